@@ -1,0 +1,1 @@
+"""Bundles: the one artifact between training, serving and calling."""

@@ -1,0 +1,1 @@
+"""Published JSON Schemas, generated from the models by ``python -m robustzs.schemas``."""
