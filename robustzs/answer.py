@@ -42,7 +42,9 @@ class HierarchyRef(_Frozen):
 class Stop(_Frozen):
     """Why the answer is as specific as it is, and no more."""
 
-    theta: Probability = Field(description="the walk goes on while a node's probability is above it")
+    theta: Probability = Field(
+        description="the walk goes on while a node's probability is above it"
+    )
     source: ThetaSource
     alpha: float | None = Field(None, gt=0.0, lt=1.0, description="1 - target accuracy, calibrated")
     rule: StopRule
@@ -106,7 +108,9 @@ class Answer(_Frozen):
         description="largest similarity of the image to a label: cosine, or minus the hyperbolic "
         "distance; what rejection looks at"
     )
-    rejected: bool = Field(False, description="none of these: the similarity is below the threshold")
+    rejected: bool = Field(
+        False, description="none of these: the similarity is below the threshold"
+    )
     low_confidence: bool = False
     warnings: tuple[str, ...] = ()
     forest: tuple[TreeAnswer, ...] = Field((), description="the further trees of a forest")

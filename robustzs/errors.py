@@ -1,56 +1,56 @@
 """Every error that robustzs raises on purpose.
 
 ```
-RobustZSError                           base: .code, .message, .hint
-├── UsageError                          an option or argument is out of range or contradicts another
-├── MissingExtraError                   an optional dependency is not installed
+RobustZSError                          base: .code, .message, .hint
+├── UsageError                         an option or argument is out of range or contradicts another
+├── MissingExtraError                  an optional dependency is not installed
 ├── BundleError
-│   ├── ModelNotFoundError              no embedded, user or local bundle of that name
-│   ├── BundleManifestError             bundle.json is missing, not JSON, or violates the schema
-│   ├── BundleSchemaVersionError        written by a newer robustzs
-│   ├── BundlePathError                 a file name is absolute, has "..", or is a link out of the bundle
-│   ├── BundleFileMissingError          a listed file is not there
-│   ├── BundleTruncatedError            a file is shorter or longer than its record
-│   ├── BundleDigestError               a file's sha256 differs from its record
-│   ├── BundleOriginError               the bundle is whole, but not the one that was expected
-│   ├── BundleExistsError               the output folder already holds something
-│   ├── BundleWriteError                the bundle could not be written; nothing was left behind
-│   ├── BundleWeightsMissingError       the bundle classifies, but carries no weights to train or attack
+│   ├── ModelNotFoundError             no embedded, user or local bundle of that name
+│   ├── BundleManifestError            bundle.json is missing, not JSON, or violates the schema
+│   ├── BundleSchemaVersionError       written by a newer robustzs
+│   ├── BundlePathError                a file name leads out of the bundle
+│   ├── BundleFileMissingError         a listed file is not there
+│   ├── BundleTruncatedError           a file is shorter or longer than its record
+│   ├── BundleDigestError              a file's sha256 differs from its record
+│   ├── BundleOriginError              the bundle is whole, but not the one that was expected
+│   ├── BundleExistsError              the output folder already holds something
+│   ├── BundleWriteError               the bundle could not be written; nothing was left behind
+│   ├── BundleWeightsMissingError      no weights to train or attack with
 │   └── OnnxGraphError
-│       ├── OnnxExternalDataError       external data outside the bundle or not in its record
-│       ├── OnnxOperatorDomainError     an operator domain that needs custom code
-│       └── OnnxMalformedError          not a readable ONNX protobuf
+│       ├── OnnxExternalDataError      external data outside the bundle or not in its record
+│       ├── OnnxOperatorDomainError    an operator domain that needs custom code
+│       └── OnnxMalformedError         not a readable ONNX protobuf
 ├── ImageError
-│   ├── ImageFormatError                not an image, or a format that is not allowed
-│   ├── ImageTruncatedError             the file ends before the picture does
-│   ├── ImageTooLargeError              more pixels, bytes, frames or metadata than the limits allow
-│   ├── ImageDecodeError                damaged content
-│   └── ImageSourceError                not a regular file, not readable, or nothing matched
+│   ├── ImageFormatError               not an image, or a format that is not allowed
+│   ├── ImageTruncatedError            the file ends before the picture does
+│   ├── ImageTooLargeError             more pixels, bytes or frames than allowed
+│   ├── ImageDecodeError               damaged content
+│   └── ImageSourceError               not a regular file, not readable, or nothing matched
 ├── LabelError
-│   ├── LabelFileError                  a label file cannot be read or parsed
-│   ├── DuplicateLabelError             two labels share an id or a prompt
-│   └── TemplateError                   unknown template set, or a template without "{}"
+│   ├── LabelFileError                 a label file cannot be read or parsed
+│   ├── DuplicateLabelError            two labels share an id or a prompt
+│   └── TemplateError                  unknown template set, or a template without "{}"
 ├── HierarchyError
-│   ├── CycleError                      a node is its own ancestor
-│   ├── MultipleRootsError              more than one node without a parent
-│   ├── HierarchyFormatError            a hierarchy file cannot be parsed, or breaks several rules at once
-│   ├── HierarchyLimitError             too deep, too many nodes, names too long
-│   ├── UnknownLabelError               WordNet has no noun for a label
-│   ├── AmbiguousLabelError             several senses fit a label; .candidates lists them
-│   ├── UnknownNodeError                no node of that id, name or rank
-│   ├── LabelMismatchError              the leaves of the tree and the labels differ
-│   └── WordNetDataMissingError         WordNet or the noun index is not there or damaged
+│   ├── CycleError                     a node is its own ancestor
+│   ├── MultipleRootsError             more than one node without a parent
+│   ├── HierarchyFormatError           a file cannot be parsed or breaks several rules
+│   ├── HierarchyLimitError            too deep, too many nodes, names too long
+│   ├── UnknownLabelError              WordNet has no noun for a label
+│   ├── AmbiguousLabelError            several senses fit a label; .candidates lists them
+│   ├── UnknownNodeError               no node of that id, name or rank
+│   ├── LabelMismatchError             the leaves of the tree and the labels differ
+│   └── WordNetDataMissingError        WordNet or the noun index is not there or damaged
 ├── CalibrationError
-│   ├── CalibrationMismatchError        made for another model, tree, prompt or strategy
+│   ├── CalibrationMismatchError       made for another model, tree, prompt or strategy
 │   └── InsufficientCalibrationDataError
 ├── BackendError
-│   ├── ProviderUnavailableError        the device that was asked for is not the one that was got
-│   ├── BackendInputError               wrong dtype, shape or range at the model's boundary
-│   └── InferenceError                  the model ran and failed
+│   ├── ProviderUnavailableError       the device that was asked for is not the one that was got
+│   ├── BackendInputError              wrong dtype, shape or range at the model's boundary
+│   └── InferenceError                 the model ran and failed
 ├── ExportError
-│   ├── CheckpointFormatError           an unknown or unsafe checkpoint layout
-│   └── ExportParityError               the exported graph does not give what torch gives
-└── ServerError                         a remote service refused or failed; .status holds the HTTP status
+│   ├── CheckpointFormatError          an unknown or unsafe checkpoint layout
+│   └── ExportParityError              the exported graph does not give what torch gives
+└── ServerError                        a remote service refused or failed; .status holds the HTTP status
 ```
 
 Every message names the offending value; ``hint`` says what to do about it. ``code`` is stable and

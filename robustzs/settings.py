@@ -15,7 +15,7 @@ def cache_dir() -> Path:
 
 
 def models_dir() -> Path:
-    """Folder of the user's bundles: ``ROBUSTZS_MODELS``, else ``$XDG_DATA_HOME/robustzs/models``."""
+    """Folder of the user's bundles: ``ROBUSTZS_MODELS``, else one in the data home."""
     override = os.environ.get("ROBUSTZS_MODELS")
     if override:
         return Path(override)

@@ -1,8 +1,8 @@
 """The boundary to an inference engine.
 
-A backend turns pixels and token ids into **raw** features. It neither normalises nor scores: that is
-done in one place, ``robustzs.scoring``, whatever engine ran the towers. Every implementation passes
-the same contract test (``tests/backends/test_contract.py``).
+A backend turns pixels and token ids into **raw** features. It neither normalises nor scores: that
+is done in one place, ``robustzs.scoring``, whatever engine ran the towers. Every implementation
+passes the same contract test (``tests/backends/test_contract.py``).
 """
 
 from __future__ import annotations

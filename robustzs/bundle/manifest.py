@@ -39,7 +39,9 @@ class PreprocessConfig(_Strict):
 
     image_size: tuple[int, int] = Field(description="height, width of the model's input")
     resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    resize_size: int | None = Field(None, ge=1, description="target of the resize; null: image_size")
+    resize_size: int | None = Field(
+        None, ge=1, description="target of the resize; null: image_size"
+    )
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     fill_color: tuple[int, int, int] = Field((0, 0, 0), description="padding of `longest`")
 
@@ -61,8 +63,12 @@ class Geometry(_Strict):
 
     kind: Literal["cosine", "poincare"] = "cosine"
     curvature: Positive | None = None
-    image_scale: Positive | None = Field(None, description="factor on raw image features before exp_0")
-    text_scale: Positive | None = Field(None, description="factor on raw text features before exp_0")
+    image_scale: Positive | None = Field(
+        None, description="factor on raw image features before exp_0"
+    )
+    text_scale: Positive | None = Field(
+        None, description="factor on raw text features before exp_0"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Geometry:
@@ -79,7 +85,9 @@ class TokenizerConfig(_Strict):
 
     kind: Literal["clip-bpe", "wordpiece"]
     context_length: int = Field(ge=1, le=8192)
-    fixed_length: bool = Field(description="true: the text graph takes exactly context_length tokens")
+    fixed_length: bool = Field(
+        description="true: the text graph takes exactly context_length tokens"
+    )
     pad_id: int = Field(ge=0)
     lowercase: bool = True
 
@@ -128,13 +136,17 @@ class BundleManifest(_Strict):
     source: SourceRecord
     embed_dim: int = Field(ge=1, le=65536)
     preprocess: PreprocessConfig
-    mean: tuple[float, float, float] = Field(description="normalisation inside the graph, for the record")
+    mean: tuple[float, float, float] = Field(
+        description="normalisation inside the graph, for the record"
+    )
     std: tuple[float, float, float]
     logit_scale: Positive = Field(description="the factor itself, exponential already taken")
     temperature: Positive = 1.0
     geometry: Geometry = Geometry()
     tokenizer: TokenizerConfig
-    templates: str | tuple[str, ...] = Field("single", description="default template set or templates")
+    templates: str | tuple[str, ...] = Field(
+        "single", description="default template set or templates"
+    )
     image_encoders: dict[Precision, str] = Field(description="precision -> file name")
     text_encoders: dict[Precision, str]
     default_image_precision: Precision = "fp32"
