@@ -39,6 +39,7 @@ RobustZSError                          base: .code, .message, .hint
 │   ├── AmbiguousLabelError            several senses fit a label; .candidates lists them
 │   ├── UnknownNodeError               no node of that id, name or rank
 │   ├── LabelMismatchError             the leaves of the tree and the labels differ
+│   ├── HierarchyDigestError           a tree is not the one that its digest names
 │   └── WordNetDataMissingError        WordNet or the noun index is not there or damaged
 ├── CalibrationError
 │   ├── CalibrationMismatchError       made for another model, tree, prompt or strategy
@@ -50,7 +51,7 @@ RobustZSError                          base: .code, .message, .hint
 ├── ExportError
 │   ├── CheckpointFormatError          an unknown or unsafe checkpoint layout
 │   └── ExportParityError              the exported graph does not give what torch gives
-└── ServerError                        a remote service refused or failed; .status holds the HTTP status
+└── ServerError                        a remote service refused or failed; .status is the HTTP status
 ```
 
 Every message names the offending value; ``hint`` says what to do about it. ``code`` is stable and
@@ -257,9 +258,19 @@ class TemplateError(LabelError):
 
 
 class HierarchyError(RobustZSError):
-    """Something is wrong with a hierarchy."""
+    """Something is wrong with a hierarchy.
+
+    Args:
+        message: What is wrong.
+        hint: What to do about it.
+        problems: Every problem of a file, one sentence each with its line, when there are several.
+    """
 
     code = "hierarchy"
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class CycleError(HierarchyError):
@@ -320,6 +331,12 @@ class LabelMismatchError(HierarchyError):
     """The leaves of the tree and the labels differ."""
 
     code = "label-mismatch"
+
+
+class HierarchyDigestError(HierarchyError):
+    """The tree in a file is not the one that its digest names."""
+
+    code = "hierarchy-digest"
 
 
 class WordNetDataMissingError(HierarchyError):
