@@ -1,0 +1,94 @@
+# `make help` explains every target. Each target installs what it needs into .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+PHOTO ?= examples/photos/chelsea.png
+export PYTHONWARNINGS ?= default
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-gpu format lint \
+        types imports check coverage heldout benchmark lite wheel clean
+
+help:  ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- installing ------------------------------------------------------------------------------
+# A stamp per set of extras: editable, so that a change of code needs no new install.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e ".[cpu,train,wordnet,dev]"
+	@touch $@ $(VENV)/.installed-demo
+
+install: $(VENV)/.installed-demo  ## Install the classifier and its CLI into .venv
+install-dev: $(VENV)/.installed-dev  ## Install everything that developing and testing needs
+
+# --- using -----------------------------------------------------------------------------------
+demo: $(VENV)/.installed-demo  ## Classify a shipped photo down the WordNet tree
+	$(BIN)/robustzs classify $(PHOTO) --hierarchy wordnet
+
+# --- testing ---------------------------------------------------------------------------------
+test: $(VENV)/.installed-dev  ## The default suite: no GPU, no network, some minutes
+	$(PYTEST) -m "not slow and not wordnet and not gpu"
+
+test-slow: $(VENV)/.installed-dev  ## Full-size exports and other tests of minutes
+	$(PYTEST) -m slow
+
+test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt install wordnet-base wordnet-sense-index)
+	$(PYTEST) -m wordnet
+
+test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
+	$(PYTEST) -m gpu
+
+test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
+	rm -rf $(VENV)-wheel && $(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+	  "$$(ls dist/*.whl)[cpu]" pytest pytest-timeout hypothesis jsonschema
+	$(VENV)-wheel/bin/python -m pytest -o pythonpath= --import-mode=importlib -m "not slow and not wordnet and not gpu" tests/wheel
+
+coverage: $(VENV)/.installed-dev  ## The default suite with a coverage report
+	$(PIP) install --quiet -c constraints.txt pytest-cov
+	$(PYTEST) -m "not slow and not wordnet and not gpu" --cov --cov-report=term-missing:skip-covered
+
+# --- checking --------------------------------------------------------------------------------
+format: $(VENV)/.installed-dev  ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev  ## Formatting and lint, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev  ## Type check
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed-dev  ## The arrows between the rooms
+	PYTHONPATH=.:training:serving:sdk $(BIN)/lint-imports
+
+check: lint types imports test  ## Everything that CI asks for
+
+# --- making ----------------------------------------------------------------------------------
+wheel: $(VENV)/.installed-dev  ## Build dist/*.whl
+	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist . > /dev/null
+	@ls -sh dist
+
+lite: $(VENV)/.installed-dev  ## Rebuild the embedded model from the two PyPI packages (about half an hour)
+	$(BIN)/python -m robustzs_training.lite.build --help
+
+heldout: $(VENV)/.installed-dev  ## Run the held-out photographs and rewrite docs/heldout-photographs.md
+	$(BIN)/python -m benchmarks.heldout_table
+
+benchmark: $(VENV)/.installed-dev  ## One classify, and 200 photos, against an open_clip + torch script
+	$(BIN)/python -m benchmarks.classify_cost
+
+clean:  ## Remove build output and caches (keeps .venv)
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Everything of robustzs that needs BentoML: the HTTP service."""

@@ -1,0 +1,1 @@
+"""Everything of robustzs that needs torch: models, export, and the making of robustzs-lite."""
