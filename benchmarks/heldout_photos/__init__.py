@@ -1,0 +1,1 @@
+"""The held-out photographs: real, named pictures that nothing in this project trains on."""

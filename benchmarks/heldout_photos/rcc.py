@@ -47,7 +47,7 @@ class RccArchive:
     def __init__(self, data: bytes, name: str = "resource file") -> None:
         self._data = data
         self._name = name
-        magic, version, tree, blobs, names = self._unpack(_HEADER, 0)
+        magic, version, tree, blobs, names = _HEADER.unpack(self._slice(0, _HEADER.size))
         if magic != b"qres":
             raise RccError(f"{name}: starts with {magic!r}, not with b'qres'")
         if version not in (1, 2, 3):
@@ -102,9 +102,6 @@ class RccArchive:
             raise RccError(f"{self._name}: cut short: {size} bytes at offset {start} are not there")
         return piece
 
-    def _unpack(self, layout: struct.Struct, offset: int) -> tuple[bytes | int, ...]:
-        return layout.unpack(self._slice(offset, layout.size))
-
     def _walk(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """Yields (path, (flags, data offset)); every tree entry is visited at most once."""
         seen = {0}
@@ -127,12 +124,15 @@ class RccArchive:
         (offset,) = struct.unpack(">I", self._slice(self._tree + index * self._entry_size, 4))
         length, _ = _NAME.unpack(self._slice(self._names + offset, _NAME.size))
         raw = self._slice(self._names + offset + _NAME.size, 2 * length)
-        return raw.decode("utf-16-be")
+        try:
+            return raw.decode("utf-16-be")
+        except UnicodeDecodeError as error:
+            raise RccError(f"{self._name}: the name of entry {index} is broken") from error
 
 
 def _unzstd(raw: bytes) -> bytes:
     try:
-        import zstandard
+        import zstandard  # type: ignore[import-not-found]  # optional: Debian's files use zlib
     except ImportError as error:
         raise RccError("this entry is packed with zstd: pip install zstandard") from error
     return bytes(zstandard.ZstdDecompressor().decompress(raw, max_output_size=MAX_FILE_BYTES))
