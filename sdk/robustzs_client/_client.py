@@ -99,10 +99,10 @@ class Client:
             ServerUnavailableError: The service is overloaded or failed.
             ConnectionFailedError: No answer came.
         """
-        files = []
-        for index, image in enumerate(images):
-            name, content = _read(image)
-            files.append(("image", (names[index] if names else name, content)))
+        read = [_read(image) for image in images]
+        called = list(names) if names is not None else [name for name, _ in read]
+        # Names stay here: the service needs no path of the caller's.
+        files = [("image", (f"{index}", content)) for index, (_, content) in enumerate(read)]
         fields = {key: _field(value) for key, value in options.items() if value is not None}
         if labels is not None:
             fields["labels"] = json.dumps(list(labels))
@@ -110,10 +110,10 @@ class Client:
             fields["hierarchy"] = hierarchy if isinstance(hierarchy, str) else json.dumps(hierarchy)
         payload = self._post("/v1/classify", data=fields, files=files)
         return [
-            AnswerError.model_validate(item)
-            if item.get("status") == "error"
-            else Answer.model_validate(item)
-            for item in payload["results"]
+            (AnswerError if "error" in item else Answer)
+            .model_validate(item)
+            .model_copy(update={"image": name})
+            for name, item in zip(called, payload["results"], strict=True)
         ]
 
     def _post(self, path: str, **request: Any) -> dict[str, Any]:

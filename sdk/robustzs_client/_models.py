@@ -1,7 +1,7 @@
 """The service's answers as typed objects.
 
-The same words as the service's published schema (a test holds the two together). Fields that a newer
-service adds are ignored, so that an older client keeps working.
+The same words as the service's published schema (a test holds the two together). Fields that a
+newer service adds are ignored, so that an older client keeps working.
 """
 
 from __future__ import annotations

@@ -1,0 +1,88 @@
+"""Promises of the whole: versions, schemas, arrows, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import robustzs
+from robustzs.schemas.__main__ import schemas
+
+REPOSITORY = Path(__file__).parents[2]
+HEAVY = ("torch", "onnxruntime", "nltk", "bentoml", "tritonclient", "PIL", "tokenizers", "pydantic")
+
+
+def test_newest_changelog_entry_is_this_version() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - \d{4}-\d{2}-\d{2}$", text, flags=re.MULTILINE)
+    assert entries[0] == robustzs.__version__
+    assert text.index("## [Unreleased]") < text.index(f"## [{entries[0]}]")
+
+
+@pytest.mark.parametrize("name", sorted(schemas()))
+def test_published_schema_is_that_of_the_models(name: str) -> None:
+    published = json.loads((Path(robustzs.__file__).parent / "schemas" / name).read_text("utf-8"))
+    assert published == schemas()[name], "run `python -m robustzs.schemas`"
+
+
+def test_every_public_name_resolves_and_the_list_is_sorted() -> None:
+    assert list(robustzs.__all__) == sorted(robustzs.__all__)
+    for name in robustzs.__all__:
+        assert getattr(robustzs, name) is not None
+    with pytest.raises(AttributeError, match="no_such_name"):
+        robustzs.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("statement", ["import robustzs", "import robustzs.errors"])
+def test_importing_costs_nothing_heavy(statement: str) -> None:
+    code = f"import sys; {statement}; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_needs_no_engine() -> None:
+    code = (
+        "import sys; from robustzs.cli.main import app; "
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("module", "only_in"),
+    [
+        ("onnxruntime", {"robustzs/backends/onnx.py"}),
+        ("nltk", {"robustzs/hierarchy/wordnet.py"}),
+        ("tritonclient", {"robustzs/backends/triton.py"}),
+    ],
+)
+def test_heavy_modules_stay_in_their_one_file(module: str, only_in: set[str]) -> None:
+    pattern = re.compile(rf"^\s*(import|from) {module}\b|import_module\(\s*[\"']{module}", re.M)
+    rooms = ("robustzs", "training", "serving", "sdk")
+    users = {
+        path.relative_to(REPOSITORY).as_posix()
+        for room in rooms
+        for path in (REPOSITORY / room).rglob("*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    }
+    core_users = {user for user in users if user.startswith("robustzs/")}
+    assert core_users <= only_in
+
+
+def test_make_help_explains_every_target() -> None:
+    text = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"\.PHONY: ((?:.*\\\n)*.*)", text)
+    assert phony is not None
+    targets = phony.group(1).replace("\\\n", " ").split()
+    explained = set(re.findall(r"^([a-z-]+):.*## \S", text, flags=re.MULTILINE))
+    assert set(targets) == explained
