@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from robustzs.images.config import PreprocessConfig
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "bundle.json"
+MAX_FILES = 256
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
@@ -28,29 +32,6 @@ class FileRecord(_Strict):
 
     sha256: Digest
     size: int = Field(ge=0, description="bytes")
-
-
-class PreprocessConfig(_Strict):
-    """How a decoded RGB image becomes ``pixels`` ``[3, H, W]`` in [0, 1]; never normalised.
-
-    ``shortest`` and a ``resize_size`` of its own is torchvision's ``Resize(256)``,
-    ``CenterCrop(224)``; open_clip's own transform has ``resize_size == image_size``.
-    """
-
-    image_size: tuple[int, int] = Field(description="height, width of the model's input")
-    resize_mode: Literal["shortest", "longest", "squash"] = "shortest"
-    resize_size: int | None = Field(
-        None, ge=1, description="target of the resize; null: image_size"
-    )
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    fill_color: tuple[int, int, int] = Field((0, 0, 0), description="padding of `longest`")
-
-    @field_validator("image_size")
-    @classmethod
-    def _size_in_range(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if min(value) < 1 or max(value) > 4096:
-            raise ValueError(f"image_size {value} is not within 1..4096")
-        return value
 
 
 class Geometry(_Strict):
@@ -95,7 +76,7 @@ class TokenizerConfig(_Strict):
 class Threshold(_Strict):
     """A number that decides something, and where it comes from."""
 
-    value: float = Field(allow_inf_nan=False)
+    value: Finite
     source: str = Field(description="data, n and rule that it was set with")
 
 
@@ -136,10 +117,10 @@ class BundleManifest(_Strict):
     source: SourceRecord
     embed_dim: int = Field(ge=1, le=65536)
     preprocess: PreprocessConfig
-    mean: tuple[float, float, float] = Field(
+    mean: tuple[Finite, Finite, Finite] = Field(
         description="normalisation inside the graph, for the record"
     )
-    std: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
     logit_scale: Positive = Field(description="the factor itself, exponential already taken")
     temperature: Positive = 1.0
     geometry: Geometry = Geometry()
@@ -164,7 +145,9 @@ class BundleManifest(_Strict):
     backbones: tuple[BackboneRecord, ...] = ()
     training: dict[str, Any] | None = Field(None, description="training record")
     licences: tuple[LicenceRecord, ...] = Field(min_length=1)
-    files: dict[str, FileRecord] = Field(description="every file but bundle.json itself")
+    files: dict[str, FileRecord] = Field(
+        max_length=MAX_FILES, description="every file but bundle.json itself"
+    )
 
     @model_validator(mode="after")
     def _references_exist(self) -> BundleManifest:
