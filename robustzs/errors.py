@@ -234,9 +234,19 @@ class ImageSourceError(ImageError):
 
 
 class LabelError(RobustZSError):
-    """Something is wrong with the labels."""
+    """Something is wrong with the labels.
+
+    Args:
+        message: What is wrong.
+        hint: What to do about it.
+        problems: Every single problem with its place, where there can be several.
+    """
 
     code = "label"
+
+    def __init__(self, message: str, *, hint: str = "", problems: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class LabelFileError(LabelError):
