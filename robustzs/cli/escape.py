@@ -58,9 +58,15 @@ def json_safe(value: Any, *, indent: int | None = None) -> str:
         ValueError: for NaN or an infinity, which JSON has not.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
-    if text.isascii():
+    if text.isascii() and "\x7f" not in text:
         return text
     return "".join(
-        json.dumps(character)[1:-1] if character != "\n" and _is_unsafe(character) else character
+        _json_escape(character) if character != "\n" and _is_unsafe(character) else character
         for character in text
     )
+
+
+def _json_escape(character: str) -> str:
+    # json.dumps leaves DEL as it is, hence the first branch.
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(character)[1:-1]
