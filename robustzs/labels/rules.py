@@ -44,17 +44,15 @@ def tidy(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def text_problem(text: str, what: str) -> str | None:
+def text_problem(text: str, what: str, limit: int = MAX_TEXT_LENGTH) -> str | None:
     """Say what is wrong with one piece of text, or ``None``."""
     forbidden = _FORBIDDEN.search(text)
     if forbidden:
         kind = "lone surrogate" if "\ud800" <= forbidden[0] <= "\udfff" else "control character"
         place = f"at character {forbidden.start() + 1}"
         return f"{what} contains the {kind} U+{ord(forbidden[0]):04X} {place}"
-    if len(text) > MAX_TEXT_LENGTH:
-        return (
-            f"{what} has {len(text)} characters, the limit is {MAX_TEXT_LENGTH}: {text[:40]!r}..."
-        )
+    if len(text) > limit:
+        return f"{what} has {len(text)} characters, the limit is {limit}: {text[:40]!r}..."
     return None
 
 
