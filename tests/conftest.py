@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.factories import TREE_YAML, make_bundle
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache and models."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("ROBUSTZS_CACHE", str(home / "cache"))
+    monkeypatch.setenv("ROBUSTZS_MODELS", str(home / "models"))
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny bundle; read only."""
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture
+def tree_file(tmp_path: Path) -> Path:
+    """A small tree over words that the tiny bundle knows."""
+    path = tmp_path / "tree.yaml"
+    path.write_text(TREE_YAML, encoding="utf-8")
+    return path
