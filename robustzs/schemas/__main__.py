@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from robustzs.answer import Answer, AnswerError
 from robustzs.bundle.manifest import BundleManifest
+from robustzs.hierarchy.document import HierarchyDocument
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -17,6 +18,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     named: list[tuple[str, Any, str]] = [
         ("answer.schema.json", TypeAdapter(Answer | AnswerError), "robustzs answer"),
         ("bundle.schema.json", TypeAdapter(BundleManifest), "robustzs bundle.json"),
+        ("hierarchy.schema.json", TypeAdapter(HierarchyDocument), "robustzs hierarchy"),
     ]
     return {
         name: {
