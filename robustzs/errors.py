@@ -16,6 +16,7 @@ RobustZSError                          base: .code, .message, .hint
 │   ├── BundleExistsError              the output folder already holds something
 │   ├── BundleWriteError               the bundle could not be written; nothing was left behind
 │   ├── BundleWeightsMissingError      no weights to train or attack with
+│   ├── TokenizerFileError             tokenizer.json cannot be read or is of another kind
 │   └── OnnxGraphError
 │       ├── OnnxExternalDataError      external data outside the bundle or not in its record
 │       ├── OnnxOperatorDomainError    an operator domain that needs custom code
@@ -51,7 +52,7 @@ RobustZSError                          base: .code, .message, .hint
 ├── ExportError
 │   ├── CheckpointFormatError          an unknown or unsafe checkpoint layout
 │   └── ExportParityError              the exported graph does not give what torch gives
-└── ServerError                        a remote service refused or failed; .status is the HTTP status
+└── ServerError                        a remote service refused or failed, with its .status
 ```
 
 Every message names the offending value; ``hint`` says what to do about it. ``code`` is stable and
@@ -171,6 +172,12 @@ class BundleWeightsMissingError(BundleError):
     """The bundle classifies, but carries no weights to train or attack."""
 
     code = "bundle-weights-missing"
+
+
+class TokenizerFileError(BundleError):
+    """``tokenizer.json`` cannot be read or is not of the recorded kind."""
+
+    code = "tokenizer-file"
 
 
 class OnnxGraphError(BundleError):

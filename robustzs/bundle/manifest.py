@@ -71,6 +71,9 @@ class TokenizerConfig(_Strict):
     )
     pad_id: int = Field(ge=0)
     lowercase: bool = True
+    strip_sep_token: bool = Field(
+        False, description="the end token becomes 0, as in open_clip's CLIPA models"
+    )
 
 
 class Threshold(_Strict):
