@@ -14,12 +14,12 @@ Columns of the table, one line per picture of the folders that it covers:
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +28,7 @@ import typer
 
 from benchmarks.heldout_photos.cache import FETCH_COMMAND, HeldoutError, package_folder
 from benchmarks.heldout_photos.rcc import RccArchive, RccError
+from robustzs.hierarchy.noun_index import NounIndex
 
 LABELS = Path(__file__).with_name("labels.csv")
 FASHION_CLASSES = (
@@ -172,6 +173,18 @@ def right_leaves(
     return below or candidates & set(closure_up(wnid))
 
 
+def wordnet_closure(index: NounIndex) -> Callable[[str], frozenset[str]]:
+    """For a wnid all its hypernyms and instance hypernyms, itself included; remembers."""
+
+    @functools.cache
+    def closure_up(wnid: str) -> frozenset[str]:
+        synset = index.get(wnid)
+        above = (closure_up(w) for w in (*synset.hypernyms, *synset.instance_hypernyms))
+        return frozenset({wnid}).union(*above)
+
+    return closure_up
+
+
 def load_fashion_mnist(
     split: Literal["test", "train"] = "test", cache: Path | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +233,7 @@ def _read_resource(folder: Path, path: str) -> bytes:
     )
 
 
-@lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=8)
 def _open_archive(path: Path) -> RccArchive:
     return RccArchive.open(path)
 
