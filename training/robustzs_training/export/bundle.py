@@ -1,0 +1,347 @@
+"""A bundle made from a torch model, and proven before it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_tensors
+from torch import nn
+
+from robustzs.bundle.manifest import (
+    BackboneRecord,
+    Geometry,
+    LicenceRecord,
+    Precision,
+    SourceRecord,
+    Threshold,
+)
+from robustzs.bundle.store import Bundle
+from robustzs.bundle.writer import BundleWriter
+from robustzs.errors import ExportError
+from robustzs.images.config import PreprocessConfig
+from robustzs_training.export.model_card import model_card
+from robustzs_training.export.onnx_export import (
+    OnnxOptions,
+    export_image_tower,
+    export_text_tower,
+)
+from robustzs_training.export.parity import (
+    ParityReport,
+    Probes,
+    open_session,
+    probe_pixels,
+    prove_image_tower,
+    prove_logits,
+    prove_text_tower,
+    prove_variant,
+)
+from robustzs_training.export.tokenizers import TokenizerFile, prove_tokenizer
+from robustzs_training.export.towers import ImageTower, TextTower
+
+IMAGE_ENCODER = "image_encoder.onnx"
+TEXT_ENCODER = "text_encoder.onnx"
+WEIGHTS = "weights.safetensors"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+PROBE_PROMPTS = [
+    "a photo of a cat.",
+    "dog",
+    "a sketch of the great grey owl, a large bird of the northern forests",
+    "itap of my 3 teapots!",
+    "a working dog, a type of domestic animal, seen from behind on a snowy hillside at night",
+]
+
+COSINE = Geometry()
+Quantiser = Callable[[Path, Path], None]
+"""Reads the float32 text graph, writes the graph of another precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleFacts:
+    """What the record of a bundle says that cannot be read off the model.
+
+    Attributes:
+        name: Of the bundle: lower case letters, digits and ``._-``.
+        source: The checkpoint that it was made from.
+        preprocess: How an image becomes ``pixels``: that of the model's origin.
+        mean: Of the normalisation, per channel, for pixels in [0, 1]; becomes part of the graph.
+        std: Likewise.
+        licences: At least one.
+        version: Of the bundle.
+        description: One or two sentences.
+        templates: Default template set, by name, or templates.
+        temperature: Divides the logits; 1 leaves them.
+        geometry: How features are compared.
+        theta: Default stop threshold.
+        low_confidence: Flat top-1 probability below which an answer is flagged.
+        rejection: Similarity below which nothing fits.
+        training: Training record: JSON.
+    """
+
+    name: str
+    source: SourceRecord
+    preprocess: PreprocessConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    licences: tuple[LicenceRecord, ...]
+    version: str = "1"
+    description: str = ""
+    templates: str | tuple[str, ...] = "single"
+    temperature: float = 1.0
+    geometry: Geometry = COSINE
+    theta: Threshold | None = None
+    low_confidence: Threshold | None = None
+    rejection: Threshold | None = None
+    training: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPrecisions:
+    """The text encoders that a bundle carries; image encoders are float32.
+
+    Attributes:
+        quantisers: Further precisions, each made from the float32 graph.
+        default: The one that is used unless another is asked for.
+        keep_fp32: Whether the float32 graph is shipped, too.
+    """
+
+    quantisers: Mapping[Precision, Quantiser]
+    default: Precision = "fp32"
+    keep_fp32: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportResult:
+    """A finished bundle and the differences that its proof found."""
+
+    bundle: Bundle
+    parity: ParityReport
+
+
+def export_open_clip_model(
+    model: nn.Module,
+    *,
+    config: Mapping[str, Any],
+    tokenizer: TokenizerFile,
+    facts: BundleFacts,
+    output: Path,
+    options: OnnxOptions | None = None,
+    weights: Literal["none", "trained", "all"] | Mapping[str, torch.Tensor] = "none",
+    backbones: Sequence[BackboneRecord] = (),
+    text_precisions: TextPrecisions | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    force: bool = False,
+) -> ExportResult:
+    """Write a bundle from an open_clip model, after proving it.
+
+    Args:
+        model: open_clip model (CLIP, CustomTextCLIP, CoCa) on the CPU; it is put into evaluation
+            mode and float32. ``logit_scale`` of the bundle is the exponential of its parameter.
+        config: Its open_clip ``model_cfg``; a backbone stands as ``backbone:NAME``.
+        tokenizer: From `robustzs_training.export.tokenizers`.
+        facts: The rest of the record.
+        output: The folder to make.
+        options: How ONNX is written.
+        weights: What the bundle carries for torch: nothing; everything outside the ``backbones``
+            (``trained``); everything; or these tensors, named as in ``model.state_dict()``, which
+            with the backbones must make up the whole model.
+        backbones: Frozen parts that come from an installed package.
+        text_precisions: Further text encoders.
+        extra_files: Further files, such as ``card.json``; ``README.md`` replaces the generated one.
+        force: Replace an existing bundle.
+
+    Raises:
+        BundleExistsError: the output holds something and ``force`` is not given.
+        ExportError: the model cannot be traced, or weights and backbones leave something out.
+        ExportParityError: a graph or the tokenizer differs from the original; nothing is written.
+        BundleManifestError: the facts violate the schema.
+        BundleWriteError: the folder cannot be written.
+    """
+    model = model.float().eval()
+    options = options or OnnxOptions()
+    precisions = text_precisions or TextPrecisions(quantisers={})
+    tensors = _tensors_to_carry(model, weights, backbones)
+    prove_tokenizer(tokenizer)
+    with BundleWriter(output, overwrite=force) as writer:
+        towers = (ImageTower(model, facts.mean, facts.std), TextTower(model))
+        parity, text_encoders = _write_encoders(
+            writer, towers, tokenizer, facts, options, precisions
+        )
+        writer.add_file("tokenizer.json", tokenizer.content)
+        fields = _record(model, facts, tokenizer, options, precisions, text_encoders)
+        fields["embed_dim"] = int(config["embed_dim"])
+        if tensors is not None:
+            _write_weights(writer, tensors, config, facts)
+            fields |= {
+                "weights": WEIGHTS,
+                "open_clip_config": OPEN_CLIP_CONFIG,
+                "backbones": [record.model_dump(mode="json") for record in backbones],
+            }
+        extra = dict(extra_files or {})
+        extra.setdefault("README.md", model_card(fields).encode())
+        for name, content in sorted(extra.items()):
+            writer.add_file(name, content)
+        return ExportResult(bundle=writer.finish(fields), parity=parity)
+
+
+def _write_encoders(
+    writer: BundleWriter,
+    towers: tuple[ImageTower, TextTower],
+    tokenizer: TokenizerFile,
+    facts: BundleFacts,
+    options: OnnxOptions,
+    precisions: TextPrecisions,
+) -> tuple[ParityReport, dict[str, str]]:
+    image_size = facts.preprocess.image_size
+    fixed_length = tokenizer.config.fixed_length
+    export_image_tower(
+        towers[0], writer.path_for(IMAGE_ENCODER), image_size=image_size, options=options
+    )
+    text_path = writer.path_for(TEXT_ENCODER)
+    text_files = export_text_tower(
+        towers[1],
+        text_path,
+        context_length=tokenizer.config.context_length,
+        fixed_length=fixed_length,
+        options=options,
+    )
+    probes = Probes(
+        pixels=probe_pixels(image_size),
+        token_ids=np.ascontiguousarray(tokenizer.reference(PROBE_PROMPTS), dtype=np.int64),
+        pad_id=tokenizer.config.pad_id,
+        fixed_length=fixed_length,
+    )
+    encoders = (open_session(writer.path_for(IMAGE_ENCODER)), open_session(text_path))
+    image_raw, image_normalised = prove_image_tower(towers[0], encoders[0], probes)
+    text_raw, text_normalised = prove_text_tower(towers[1], encoders[1], probes)
+    similarity = prove_logits(towers, encoders, probes, facts.geometry)
+    variants = []
+    text_encoders: dict[str, str] = {"fp32": TEXT_ENCODER}
+    for precision, quantise in sorted(precisions.quantisers.items()):
+        name = f"text_encoder.{precision}.onnx"
+        quantise(text_path, writer.path_for(name))
+        cosine = prove_variant(precision, open_session(writer.path_for(name)), encoders[1], probes)
+        variants.append((precision, cosine))
+        text_encoders[precision] = name
+    if not precisions.keep_fp32:
+        del text_encoders["fp32"]
+        for path in text_files:
+            path.unlink()
+    report = ParityReport(
+        image_raw=image_raw,
+        image_normalised=image_normalised,
+        text_raw=text_raw,
+        text_normalised=text_normalised,
+        similarity=similarity,
+        variants=tuple(variants),
+    )
+    return report, text_encoders
+
+
+def _tensors_to_carry(
+    model: nn.Module,
+    weights: Literal["none", "trained", "all"] | Mapping[str, torch.Tensor],
+    backbones: Sequence[BackboneRecord],
+) -> dict[str, torch.Tensor] | None:
+    if weights == "none":
+        return None
+    state = model.state_dict()
+    prefixes = tuple(record.prefix for record in backbones)
+    if weights == "all":
+        return state
+    if isinstance(weights, str):
+        return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+    unknown = sorted(set(weights) - set(state))
+    absent = [name for name in state if name not in weights and not name.startswith(prefixes)]
+    if unknown or absent:
+        raise ExportError(
+            f"the weights to carry lack {absent[:10]} and have unknown {unknown[:10]}",
+            hint="weights and backbones together must make up the model",
+        )
+    return dict(weights)
+
+
+def _write_weights(
+    writer: BundleWriter,
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    facts: BundleFacts,
+) -> None:
+    # Sorted and cloned: the same model gives the same bytes, whatever memory its tensors share.
+    separate = {name: tensors[name].detach().clone().contiguous() for name in sorted(tensors)}
+    writer.add_file(WEIGHTS, save_tensors(separate))
+    writer.add_file(
+        OPEN_CLIP_CONFIG, open_clip_config_text(config, facts.preprocess, facts).encode()
+    )
+
+
+def open_clip_config_text(
+    config: Mapping[str, Any], preprocess: PreprocessConfig, normalisation: Any
+) -> str:
+    """``open_clip_config.json``: model and preprocessing in open_clip's own words.
+
+    open_clip knows no resize to another size than that of the crop; ``bundle.json`` does.
+
+    Args:
+        config: ``model_cfg``.
+        preprocess: How an image becomes ``pixels``.
+        normalisation: Anything with ``mean`` and ``std``.
+    """
+    document = {
+        "model_cfg": dict(config),
+        "preprocess_cfg": {
+            "size": list(preprocess.image_size),
+            "mean": list(normalisation.mean),
+            "std": list(normalisation.std),
+            "interpolation": preprocess.interpolation,
+            "resize_mode": preprocess.resize_mode,
+        },
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _record(
+    model: nn.Module,
+    facts: BundleFacts,
+    tokenizer: TokenizerFile,
+    options: OnnxOptions,
+    precisions: TextPrecisions,
+    text_encoders: Mapping[str, str],
+) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": facts.name,
+        "version": facts.version,
+        "description": facts.description,
+        "source": facts.source.model_dump(mode="json"),
+        "preprocess": facts.preprocess.model_dump(mode="json"),
+        "mean": list(facts.mean),
+        "std": list(facts.std),
+        "logit_scale": logit_scale_of(model),
+        "temperature": facts.temperature,
+        "geometry": facts.geometry.model_dump(mode="json"),
+        "tokenizer": tokenizer.config.model_dump(mode="json"),
+        "templates": facts.templates,
+        "image_encoders": {"fp32": IMAGE_ENCODER},
+        "text_encoders": dict(text_encoders),
+        "default_text_precision": precisions.default,
+        "opset": options.opset,
+        "licences": [licence.model_dump(mode="json") for licence in facts.licences],
+    }
+    for name in ("theta", "low_confidence", "rejection"):
+        threshold: Threshold | None = getattr(facts, name)
+        if threshold is not None:
+            fields[name] = threshold.model_dump(mode="json")
+    if facts.training is not None:
+        fields["training"] = dict(facts.training)
+    return fields
+
+
+def logit_scale_of(model: nn.Module) -> float:
+    """The factor on similarities, exponential taken; a model may hold it as ``[]`` or ``[1]``."""
+    with torch.no_grad():
+        return float(model.get_parameter("logit_scale").double().exp().reshape(()).item())

@@ -1,0 +1,110 @@
+"""The model card (``README.md``) of a bundle, written from its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from robustzs_training.export.parity import BATCHES, TOLERANCE
+
+
+def model_card(fields: Mapping[str, Any]) -> str:
+    """Write the card.
+
+    Args:
+        fields: The fields of ``bundle.json``, without ``files``.
+    """
+    sections = [
+        f"# {fields['name']}",
+        fields.get("description") or "A zero-shot image classifier in a robustzs bundle.",
+        _usage(str(fields["name"])),
+        "## What it is",
+        _table(_facts(fields)),
+        "## Licences",
+        "\n".join(_licence(licence) for licence in fields["licences"]),
+        "## What was checked",
+        f"Both ONNX graphs passed the onnx checker, were opened by onnxruntime and agree with the "
+        f"torch model at batches of {', '.join(map(str, BATCHES))}: raw features within "
+        f"{TOLERANCE:.0e} of the largest value, normalised features and similarities within "
+        f"{TOLERANCE:.0e}. The tokenizer gives the tokens of the original on a set of difficult "
+        "texts.",
+        "Nothing here says how accurate or how robust the model is: that is what `card.json`, the "
+        "robustness card, is for, when the bundle has one.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _usage(name: str) -> str:
+    return f"```\nrobustzs classify photo.jpg --model {name} --hierarchy wordnet\n```"
+
+
+def _facts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    source, preprocess = fields["source"], fields["preprocess"]
+    height, width = preprocess["image_size"]
+    tokenizer, geometry = fields["tokenizer"], fields["geometry"]
+    rows = [
+        ("Made from", source["description"]),
+        ("Architecture", source.get("architecture")),
+        ("Pre-trained weights", source.get("pretrained")),
+        ("Checkpoint sha256", source.get("sha256")),
+        ("Image", f"{height} x {width}, {_resize(preprocess)}"),
+        ("Normalisation (in the graph)", f"mean {fields['mean']}, std {fields['std']}"),
+        ("Features", f"{fields['embed_dim']} dimensions, raw"),
+        ("Geometry", _geometry(geometry)),
+        ("Logit scale", f"{fields['logit_scale']:.6g}"),
+        ("Temperature", f"{fields['temperature']:.6g}"),
+        ("Tokens", _tokens(tokenizer)),
+        ("Templates", _templates(fields["templates"])),
+        ("Text encoders", ", ".join(sorted(fields["text_encoders"]))),
+        ("Weights for torch", fields.get("weights") or "none: it classifies only"),
+    ]
+    for name, title in (
+        ("theta", "Stop threshold"),
+        ("low_confidence", "Low confidence below"),
+        ("rejection", "Nothing fits below"),
+    ):
+        if fields.get(name):
+            rows.append((title, f"{fields[name]['value']:.4g} ({fields[name]['source']})"))
+    for record in fields.get("backbones", ()):
+        rows.append(("Frozen backbone", f"{record['name']} from {record['source']}"))
+    return [(title, value) for title, value in rows if value]
+
+
+def _resize(preprocess: Mapping[str, Any]) -> str:
+    interpolation = preprocess["interpolation"]
+    if preprocess["resize_mode"] == "squash":
+        return f"squashed, {interpolation}"
+    if preprocess["resize_mode"] == "longest":
+        return f"longest side resized and padded, {interpolation}"
+    size = preprocess["resize_size"] or preprocess["image_size"][0]
+    return f"shortest side resized to {size}, {interpolation}, centre crop"
+
+
+def _geometry(geometry: Mapping[str, Any]) -> str:
+    if geometry["kind"] == "cosine":
+        return "cosine"
+    return f"Poincaré ball of curvature -{geometry['curvature']:.6g}"
+
+
+def _tokens(tokenizer: Mapping[str, Any]) -> str:
+    length = tokenizer["context_length"]
+    return f"{tokenizer['kind']}, {'always' if tokenizer['fixed_length'] else 'at most'} {length}"
+
+
+def _templates(templates: str | tuple[str, ...]) -> str:
+    return templates if isinstance(templates, str) else "; ".join(templates)
+
+
+def _licence(licence: Mapping[str, Any]) -> str:
+    url = f", {licence['url']}" if licence.get("url") else ""
+    return f"- {licence['name']}: {licence['covers']}{url}"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {title} | {_cell(value)} |" for title, value in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: str) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
