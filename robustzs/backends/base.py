@@ -24,6 +24,14 @@ class Backend(Protocol):
         """The execution provider really in use, such as ``CPUExecutionProvider``."""
         ...
 
+    @property
+    def text_signature(self) -> str:
+        """What text features depend on beside the bundle: engine, provider and precision.
+
+        Cached text features are valid for backends of one bundle with equal signatures.
+        """
+        ...
+
     def encode_image(self, pixels: Float32Array) -> Float32Array:
         """Encode ``pixels`` ``[B, 3, H, W]`` in [0, 1] into raw features ``[B, D]``, B >= 1.
 

@@ -43,6 +43,11 @@ class FakeBackend:
         """A name that no real engine has."""
         return "FakeExecutionProvider"
 
+    @property
+    def text_signature(self) -> str:
+        """A name that changes with the colours."""
+        return f"fake {sorted(self._colours.items())}"
+
     def encode_image(self, pixels: Float32Array) -> Float32Array:
         """Encode ``pixels`` ``[B, 3, H, W]`` in [0, 1] into raw features ``[B, D]``."""
         check_pixels(pixels, self._manifest)

@@ -99,6 +99,11 @@ class OnnxBackend:
             self._session("image")
         return self._provider
 
+    @property
+    def text_signature(self) -> str:
+        """Provider and precision of the text tower."""
+        return f"onnxruntime {self._provider} {self.text_precision}"
+
     def encode_image(self, pixels: Float32Array) -> Float32Array:
         """Encode ``pixels`` ``[B, 3, H, W]`` in [0, 1] into raw features ``[B, D]``."""
         check_pixels(pixels, self._bundle.manifest)
