@@ -87,21 +87,17 @@ class _Draft:
     parents: dict[str, str | None] = field(default_factory=dict)  # id -> where it was said
 
 
-def arrange(
-    nodes: Iterable[Node], options: BuildOptions, *, subject: str, log: ProblemLog | None = None
-) -> Arranged:
+def arrange(nodes: Iterable[Node], options: BuildOptions, log: ProblemLog) -> Arranged:
     """Order ``nodes`` depth-first.
 
     Args:
         nodes: In any order; parents may come after children.
         options: Policies and limits.
-        subject: What is being built, for the report.
-        log: Problems that the reader of a file already met, reported with the builder's own.
+        log: Names what is being built, and may hold problems already; all are reported together.
 
     Raises:
         HierarchyError: With every problem; see :class:`~robustzs.hierarchy.problems.ProblemLog`.
     """
-    log = log if log is not None else ProblemLog(subject)
     drafts = _collect(nodes, options.limits, log)
     _check_parents(drafts, log)
     order = _topological(drafts, log)

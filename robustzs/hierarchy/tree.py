@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from robustzs.errors import HierarchyError, UnknownNodeError
 from robustzs.hierarchy.build import BuildOptions, Node, arrange
 from robustzs.hierarchy.limits import DEFAULT_LIMITS, HierarchyLimits
+from robustzs.hierarchy.problems import ProblemLog
 from robustzs.hierarchy.shape import IntArray, TreeShape, frozen
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Hierarchy(TreeShape):
         ranks: Mapping[str, Iterable[str]] | None = None,
         dropped_edges: Iterable[tuple[str, str]] = (),
         provenance: Mapping[str, str] | None = None,
+        log: ProblemLog | None = None,
     ) -> Hierarchy:
         """Build a tree from nodes in any order.
 
@@ -107,11 +109,13 @@ class Hierarchy(TreeShape):
             ranks: Named levels, coarse to fine: the ids of each one's nodes.
             dropped_edges: ``(child, parent)`` edges that the caller left out, kept for the record.
             provenance: Sources, versions, licence notices.
+            log: Problems that the reader of a file met, reported together with the nodes' own.
 
         Raises:
             HierarchyError: With every problem of the nodes at once, by file and line where known.
         """
-        arranged = arrange(nodes, options or BuildOptions(), subject=f"hierarchy {name!r}")
+        log = log if log is not None else ProblemLog(f"hierarchy {name!r}")
+        arranged = arrange(nodes, options or BuildOptions(), log)
         index = {node.id: i for i, node in enumerate(arranged.nodes)}
         unknown = [i for ids in (ranks or {}).values() for i in ids if i not in index]
         if unknown:
@@ -153,6 +157,22 @@ class Hierarchy(TreeShape):
         from robustzs.hierarchy.document import parse_document
 
         return parse_document(text, source=source, limits=limits)
+
+    def to_nodes(self) -> list[Node]:
+        """The nodes in preorder, for :meth:`from_nodes`."""
+        return [
+            Node(
+                id=self.ids[i],
+                parent_id=self.ids[self.parent[i]] if i else None,
+                name=self.names[i],
+                synset=self.synsets[i],
+                gloss=self.glosses[i],
+                prompt=self.prompts[i],
+                aliases=self.aliases[i],
+                hidden=bool(self.hidden[i]),
+            )
+            for i in range(len(self))
+        ]
 
     def to_json(self) -> str:
         """The published document, one node per line, with its digest."""

@@ -1,0 +1,39 @@
+"""What YAML and JSON have in common here: mappings, sequences and text, each with its line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """Text as written; ``None`` for an empty value or ``null``.
+
+    Nothing is converted: ``no`` is a country, ``1e3`` a product and ``2024-01-01`` a name.
+    """
+
+    text: str | None
+    line: int
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Items in order."""
+
+    line: int
+    items: list[Outline] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Keys and values in order; keys are not yet known to be distinct."""
+
+    line: int
+    entries: list[tuple[Scalar, Outline]] = field(default_factory=list)
+
+    def get(self, key: str) -> Outline | None:
+        """The first value under ``key``."""
+        return next((value for name, value in self.entries if name.text == key), None)
+
+
+Outline = Scalar | Sequence | Mapping
