@@ -43,6 +43,7 @@ from robustzs_training.export.parity import (
 )
 from robustzs_training.export.tokenizers import TokenizerFile, prove_tokenizer
 from robustzs_training.export.towers import ImageTower, TextTower
+from robustzs_training.models import build_model
 
 IMAGE_ENCODER = "image_encoder.onnx"
 TEXT_ENCODER = "text_encoder.onnx"
@@ -147,9 +148,9 @@ def export_open_clip_model(
         facts: The rest of the record.
         output: The folder to make.
         options: How ONNX is written.
-        weights: What the bundle carries for torch: nothing; everything outside the ``backbones``
-            (``trained``); everything; or these tensors, named as in ``model.state_dict()``, which
-            with the backbones must make up the whole model.
+        weights: What the bundle carries for torch: nothing; everything that does not equal the
+            ``backbones`` (``trained``); everything; or these tensors, named as in
+            ``model.state_dict()``, which with the backbones must make up the whole model.
         backbones: Frozen parts that come from an installed package.
         text_precisions: Further text encoders.
         extra_files: Further files, such as ``card.json``; ``README.md`` replaces the generated one.
@@ -165,7 +166,7 @@ def export_open_clip_model(
     model = model.float().eval()
     options = options or OnnxOptions()
     precisions = text_precisions or TextPrecisions(quantisers={})
-    tensors = _tensors_to_carry(model, weights, backbones)
+    tensors = _tensors_to_carry(model, config, weights, backbones)
     prove_tokenizer(tokenizer)
     with BundleWriter(output, overwrite=force) as writer:
         towers = (ImageTower(model, facts.mean, facts.std), TextTower(model))
@@ -245,23 +246,31 @@ def _write_encoders(
 
 def _tensors_to_carry(
     model: nn.Module,
+    config: Mapping[str, Any],
     weights: Literal["none", "trained", "all"] | Mapping[str, torch.Tensor],
     backbones: Sequence[BackboneRecord],
 ) -> dict[str, torch.Tensor] | None:
     if weights == "none":
         return None
     state = model.state_dict()
-    prefixes = tuple(record.prefix for record in backbones)
     if weights == "all":
         return state
+    # Layers of a backbone that were trained after all differ from the installed ones.
+    prefixes = tuple(record.prefix for record in backbones)
+    installed = build_model(config).state_dict() if prefixes else {}
+    trained = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith(prefixes) or not torch.equal(tensor, installed[name])
+    }
     if isinstance(weights, str):
-        return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
+        return trained
     unknown = sorted(set(weights) - set(state))
-    absent = [name for name in state if name not in weights and not name.startswith(prefixes)]
+    absent = [name for name in trained if name not in weights]
     if unknown or absent:
         raise ExportError(
             f"the weights to carry lack {absent[:10]} and have unknown {unknown[:10]}",
-            hint="weights and backbones together must make up the model",
+            hint="weights and unchanged backbones together must make up the model",
         )
     return dict(weights)
 

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from robustzs.bundle.manifest import TokenizerConfig
 from robustzs.errors import ExportError, ExportParityError
+from robustzs.tokenizer import Tokenizer, build_clip_tokenizer_json
+from robustzs.tokenizer.clip_vocabulary import CLIP_VOCAB_SIZE
 from robustzs_training.models import with_absolute_paths
 from robustzs_training.noise import quiet_libraries
 
 Int64Array = npt.NDArray[np.int64]
 Encode = Callable[[list[str]], Int64Array]
 
-CLIP_VOCABULARY = 49408
 # Prompts of zero-shot use, and what tokenizers disagree about: case, accents, entities, broken
 # encodings, scripts without spaces, digits, apostrophes, emoji, white space, more than fits.
 PROBE_TEXTS = (
@@ -59,18 +60,25 @@ def tokenizer_of(config: Mapping[str, Any]) -> TokenizerFile:
     """
     text = with_absolute_paths(config)["text_cfg"]
     context_length = int(text.get("context_length", 77))
-    if text.get("tokenizer_mode") or text.get("tokenizer_kwargs"):
+    arguments = dict(text.get("tokenizer_kwargs") or {})
+    strip_sep_token = bool(arguments.pop("strip_sep_token", False))
+    if text.get("tokenizer_mode") or arguments:
         raise ExportError(
-            f"tokenizer_mode {text.get('tokenizer_mode')!r} with {text.get('tokenizer_kwargs')} "
-            "has no equivalent in a bundle",
+            f"a tokenizer with mode {text.get('tokenizer_mode')!r} and {arguments} has no "
+            "equivalent in a bundle",
             hint="bundles take CLIP's byte-pair encoding and WordPiece as they are",
         )
     name = text.get("hf_tokenizer_name") or text.get("hf_model_name")
     if name:
-        return wordpiece_tokenizer(name, context_length)
-    if text.get("vocab_size", CLIP_VOCABULARY) != CLIP_VOCABULARY:
+        return wordpiece_tokenizer(
+            name,
+            context_length,
+            fixed_length="hf_model_name" not in text,
+            strip_sep_token=strip_sep_token,
+        )
+    if text.get("vocab_size", CLIP_VOCAB_SIZE) != CLIP_VOCAB_SIZE:
         raise ExportError(
-            f"a vocabulary of {text['vocab_size']} is not CLIP's of {CLIP_VOCABULARY}",
+            f"a vocabulary of {text['vocab_size']} is not CLIP's of {CLIP_VOCAB_SIZE}",
             hint="name the tokenizer in text_cfg.hf_tokenizer_name",
         )
     return clip_tokenizer(context_length)
@@ -78,24 +86,26 @@ def tokenizer_of(config: Mapping[str, Any]) -> TokenizerFile:
 
 def clip_tokenizer(context_length: int = 77) -> TokenizerFile:
     """CLIP's byte-pair encoding, from the vocabulary that open_clip ships."""
-    from open_clip.tokenizer import SimpleTokenizer
+    from open_clip.tokenizer import SimpleTokenizer, default_bpe
 
     origin = SimpleTokenizer(context_length=context_length)
     config = TokenizerConfig(
         kind="clip-bpe", context_length=context_length, fixed_length=True, pad_id=0
     )
-    document = _clip_document(origin.encoder, origin.bpe_ranks)
-    return TokenizerFile(
-        config=config, content=_json_bytes(document), reference=lambda texts: origin(texts).numpy()
-    )
+    content = build_clip_tokenizer_json(default_bpe()).encode()
+    return TokenizerFile(config=config, content=content, reference=_numpy(origin))
 
 
-def wordpiece_tokenizer(name: str, context_length: int) -> TokenizerFile:
+def wordpiece_tokenizer(
+    name: str, context_length: int, *, fixed_length: bool = False, strip_sep_token: bool = False
+) -> TokenizerFile:
     """The WordPiece tokenizer of a Hugging Face text tower.
 
     Args:
         name: Folder or hub name of the tower.
         context_length: Most tokens per prompt.
+        fixed_length: Whether the text tower takes exactly so many.
+        strip_sep_token: As in open_clip's ``tokenizer_kwargs``.
 
     Raises:
         ExportError: it is no WordPiece tokenizer, or cannot be read.
@@ -104,7 +114,9 @@ def wordpiece_tokenizer(name: str, context_length: int) -> TokenizerFile:
 
     try:
         with quiet_libraries():
-            origin = HFTokenizer(name, context_length=context_length)
+            origin = HFTokenizer(
+                name, context_length=context_length, strip_sep_token=strip_sep_token
+            )
         document = json.loads(origin.tokenizer.backend_tokenizer.to_str())
     except (OSError, ValueError, AttributeError) as error:
         raise ExportError(
@@ -116,22 +128,26 @@ def wordpiece_tokenizer(name: str, context_length: int) -> TokenizerFile:
             f"the tokenizer {name!r} is of type {document['model']['type']}",
             hint="bundles take CLIP's byte-pair encoding and WordPiece",
         )
-    # Length and padding belong to the caller: they are in the bundle's record.
+    # Length and padding belong to the bundle's record.
     document["truncation"] = document["padding"] = None
-    lowercase = bool((document.get("normalizer") or {}).get("lowercase", False))
     config = TokenizerConfig(
         kind="wordpiece",
         context_length=context_length,
-        fixed_length=False,
+        fixed_length=fixed_length,
         pad_id=origin.tokenizer.pad_token_id,
-        lowercase=lowercase,
+        lowercase=bool((document.get("normalizer") or {}).get("lowercase", False)),
+        strip_sep_token=strip_sep_token,
     )
+    content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    return TokenizerFile(config=config, content=content, reference=_numpy(origin))
 
+
+def _numpy(origin: Callable[[list[str]], Any]) -> Encode:
     def reference(texts: list[str]) -> Int64Array:
-        ids: Int64Array = origin(texts).numpy()
+        ids: Int64Array = origin(texts).numpy().astype(np.int64)
         return ids
 
-    return TokenizerFile(config=config, content=_json_bytes(document), reference=reference)
+    return reference
 
 
 def prove_tokenizer(file: TokenizerFile) -> None:
@@ -140,8 +156,6 @@ def prove_tokenizer(file: TokenizerFile) -> None:
     Raises:
         ExportParityError: they give different tokens for a text.
     """
-    from robustzs.tokenizer import Tokenizer
-
     tokenizer = Tokenizer(file.config, file.content)
     for text in PROBE_TEXTS:
         found, expected = tokenizer([text])[0], file.reference([text])[0]
@@ -152,61 +166,3 @@ def prove_tokenizer(file: TokenizerFile) -> None:
                 f"the bundle's tokenizer gives other tokens for {text[:60]!r} than the origin's: "
                 f"{found[:12].tolist()} instead of {expected[:12].tolist()}"
             )
-
-
-def _clip_document(
-    vocabulary: Mapping[str, int], ranks: Mapping[tuple[str, str], int]
-) -> dict[str, Any]:
-    # Cleaning (ftfy, entities, white space) is the caller's, as in open_clip.
-    start, end = "<start_of_text>", "<end_of_text>"
-    words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-    merges = [list(pair) for pair in sorted(ranks, key=lambda pair: ranks[pair])]
-    split = {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": True}
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [_added(start, vocabulary[start]), _added(end, vocabulary[end])],
-        "normalizer": {"type": "Lowercase"},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [split, {**byte_level, "use_regex": False}],
-        },
-        "post_processor": {
-            "type": "RobertaProcessing",
-            "sep": [end, vocabulary[end]],
-            "cls": [start, vocabulary[start]],
-            "add_prefix_space": False,
-            "trim_offsets": False,
-        },
-        "decoder": {**byte_level, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": end,
-            "continuing_subword_prefix": "",
-            "end_of_word_suffix": "</w>",
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-            "vocab": dict(vocabulary),
-            "merges": merges,
-        },
-    }
-
-
-def _added(content: str, token_id: int) -> dict[str, Any]:
-    return {
-        "id": token_id,
-        "content": content,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
-
-
-def _json_bytes(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
