@@ -194,7 +194,8 @@ def reduce_gif(data: bytes, limits: ImageLimits) -> Reduced:
             first = control + data[start:position]
     check_frames(n_frames, limits, "GIF")
     if not first:
-        raise truncated("GIF") if position >= len(data) else damaged("GIF", "no picture")
+        ended = data[position : position + 1] == b";"
+        raise damaged("GIF", "no picture") if ended else truncated("GIF")
     return Reduced(head + first + b";", (width, height))
 
 

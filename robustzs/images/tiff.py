@@ -19,12 +19,13 @@ _TYPE_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _WIDTH, _HEIGHT, _COMPRESSION, _ORIENTATION = 256, 257, 259, 274
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
-# One whole number each: photometric, fill order and fax options, predictor, YCbCr positioning too.
-_SCALARS = {256, 257, 259, 262, 266, 274, 277, 278, 284, 292, 293, 317, 322, 323, 531}
+# One whole number each: photometric, fill order, predictor, YCbCr positioning too.
+_SCALARS = {256, 257, 259, 262, 266, 274, 277, 278, 284, 317, 322, 323, 531}
 _ARRAYS = {258: 16, 320: 3 << 16, 338: 16, 339: 16, 347: 1 << 16, 529: 3, 530: 2, 532: 6}
 _PLACES = {_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES}
-# none, fax, LZW, JPEG, deflate, PackBits. The others are rare, and their decoders little tested.
-_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
+# none, LZW, JPEG, deflate, PackBits. The others are rare and their decoders little tested, and
+# that of faxes writes a line to standard error for every damaged row.
+_COMPRESSIONS = {1, 5, 7, 8, 32773, 32946}
 _MAX_ENTRIES = 4096
 _MAX_SAMPLES = 8
 
