@@ -77,7 +77,7 @@ class Tokenizer:
         longest text. A text that is too long is cut, and its end token kept.
 
         Raises:
-            UsageError: ``texts`` is a single text.
+            UsageError: ``texts`` is a single text, or something in it is not a text.
         """
         rows = self.encode_ragged(texts)
         width = self.context_length
@@ -92,13 +92,16 @@ class Tokenizer:
         """Token ids of each text without padding, start and end token included.
 
         Raises:
-            UsageError: ``texts`` is a single text.
+            UsageError: ``texts`` is a single text, or something in it is not a text.
         """
         if isinstance(texts, str):
             raise UsageError(
                 f"the tokenizer takes a list of texts, not the text {texts[:40]!r}",
                 hint="put it in a list",
             )
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UsageError(f"text {index} is not a text but {type(text).__name__}")
         lower = self.config.kind == "clip-bpe" and self.config.lowercase
         cleaned = [clean(text, lowercase=lower) for text in texts]
         encodings = self._engine.encode_batch_fast(cleaned, add_special_tokens=False)
@@ -134,6 +137,14 @@ class Tokenizer:
         if found != _MODEL_OF_KIND[self.config.kind]:
             raise TokenizerFileError(
                 f"tokenizer.json holds a {found} model, the record says {self.config.kind}",
+                hint="export the bundle again",
+            )
+        # WordPiece lowers the case (and drops accents) in tokenizer.json, where the record cannot
+        # reach it: a contradiction means that one of the two belongs to another model.
+        lowers = getattr(self._engine.normalizer, "lowercase", self.config.lowercase)
+        if self.config.kind == "wordpiece" and lowers != self.config.lowercase:
+            raise TokenizerFileError(
+                f"tokenizer.json has lowercase {lowers}, the record says {self.config.lowercase}",
                 hint="export the bundle again",
             )
         if self.config.context_length < 2:
