@@ -151,7 +151,7 @@ class NounIndex:
             row=int(row),
             wnid=self.wnid(row),
             name=self.name(row),
-            lemmas=tuple(word.replace("_", " ") for word in self._lemmas(row)),
+            lemmas=self.lemmas(row),
             gloss=self.gloss(row),
             hypernyms=tuple(self.wnid(p) for p in parents[~instance]),
             instance_hypernyms=tuple(self.wnid(p) for p in parents[instance]),
@@ -182,12 +182,13 @@ class NounIndex:
 
     def name(self, row: int) -> str:
         """The name of a row as nltk has it: first lemma, ``n``, number of the sense."""
-        lemma = self._lemmas(row)[0].lower()
-        return f"{lemma}.n.{self._senses_of(lemma).index(row) + 1:02d}"
+        first = self._word(self._lemma_words[self._lemma_ends[row]]).decode("ascii")
+        return f"{first.lower()}.n.{self._sense_numbers[row]:02d}"
 
-    def display_name(self, row: int) -> str:
-        """The first lemma of a row, with spaces."""
-        return self._lemmas(row)[0].replace("_", " ")
+    def lemmas(self, row: int) -> tuple[str, ...]:
+        """The words for a row, most common first, with spaces."""
+        words = self._lemma_words[self._lemma_ends[row] : self._lemma_ends[row + 1]]
+        return tuple(self._word(w).decode("ascii").replace("_", " ") for w in words.tolist())
 
     def gloss(self, row: int) -> str:
         """The definition of a row."""
@@ -226,6 +227,10 @@ class NounIndex:
         """
         return _below_cached(self, self.row(synset_id), instances)
 
+    def in_lexfile(self, lexname: str) -> BoolArray:
+        """Mask ``[len(self)]`` of the synsets of a lexicographer file, such as ``noun.animal``."""
+        return _frozen(self._lexfiles == self._lexnames.index(lexname))
+
     def rows(self, synset_ids: Iterable[str]) -> Int32Array:
         """Rows of many ids, in their order.
 
@@ -248,9 +253,19 @@ class NounIndex:
     def _word(self, position: int) -> bytes:
         return self._words[self._word_ends[position] : self._word_ends[position + 1]]
 
-    def _lemmas(self, row: int) -> list[str]:
-        words = self._lemma_words[self._lemma_ends[row] : self._lemma_ends[row + 1]]
-        return [self._word(position).decode("ascii") for position in words]
+    @cached_property
+    def _sense_numbers(self) -> Int32Array:
+        """Which sense of its first lemma each row is, from 1; int32 ``[len(self)]``."""
+        n_senses = np.diff(self._sense_ends)
+        words = np.arange(len(n_senses), dtype=np.int32)
+        leader = np.maximum.accumulate(np.where(n_senses > 0, words, 0))  # over spellings of a word
+        word_of_sense = np.repeat(words, n_senses)
+        first_word = leader[self._lemma_words[self._lemma_ends[:-1]]]
+        is_first = first_word[self._sense_rows] == word_of_sense
+        numbers = np.zeros(len(self), dtype=np.int32)
+        place = np.arange(len(word_of_sense)) - self._sense_ends[word_of_sense] + 1
+        numbers[self._sense_rows[is_first]] = place[is_first]
+        return _frozen(numbers)
 
     def _senses_of(self, key: str) -> tuple[int, ...]:
         # Words are sorted by lower case, then by themselves; the first of equals has the senses.
