@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustzs.cli.choices import OnAmbiguous, OnUnknown, OutputFormat, Rule, Strategy
 from robustzs.cli.models import complete_model
-from robustzs.cli.escape import terminal_safe
+from robustzs.cli.progress import status, track
+from robustzs.errors import UsageError
 
 if TYPE_CHECKING:
     from robustzs.answer import Answer, AnswerError
     from robustzs.images.sources import ImageSource
 
 
-class Strategy(str, Enum):
-    """How node probabilities come about."""
-
-    marginal = "marginal"
-    topdown = "topdown"
-    hyponyms = "hyponyms"
-    level = "level"
-
-
-class Rule(str, Enum):
-    """How the path down the tree is chosen."""
-
-    greedy = "greedy"
-    climb = "climb"
-
-
-class OutputFormat(str, Enum):
-    """How results are written."""
-
-    table = "table"
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-
-
-class OnAmbiguous(str, Enum):
-    """What to do with a label that has several senses."""
-
-    error = "error"
-    first = "first"
-    ask = "ask"
-
-
-class OnUnknown(str, Enum):
-    """What to do with a label that WordNet has not."""
-
-    error = "error"
-    attach = "attach"
-
-
 def classify(
     images: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders, globs, or - for an image on stdin.", show_default=False),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Files, folders, globs, or - for an image on stdin.", show_default=False
+        ),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -104,7 +67,8 @@ def classify(
     ),
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Best leaves to list.")] = 5,
     templates: Annotated[
-        str | None, typer.Option(help="Prompt templates: a set's name, or text with {}. [the model's]")
+        str | None,
+        typer.Option(help="Prompt templates: a set's name, or text with {}. [the model's]"),
     ] = None,
     reject: Annotated[
         bool, typer.Option("--reject", help="Allow `none of these` as an answer.")
@@ -113,10 +77,12 @@ def classify(
         OnAmbiguous, typer.Option(help="A label with several senses: refuse, take the first, ask.")
     ] = OnAmbiguous.first,
     on_unknown: Annotated[
-        OnUnknown, typer.Option(help="A label that WordNet has not: refuse, or hang it below the root.")
+        OnUnknown,
+        typer.Option(help="A label that WordNet has not: refuse, or hang it below the root."),
     ] = OnUnknown.error,
     explain_labels: Annotated[
-        bool, typer.Option("--explain-labels", help="Show the sense chosen for each label, and exit.")
+        bool,
+        typer.Option("--explain-labels", help="Show the sense chosen for each label, and exit."),
     ] = False,
     output_format: Annotated[OutputFormat, typer.Option("--format", "-f")] = OutputFormat.table,
     output: Annotated[
@@ -136,7 +102,9 @@ def classify(
     ] = None,
     server: Annotated[
         str | None,
-        typer.Option(help="Ask this robustzs service instead of classifying here.", envvar="ROBUSTZS_SERVER"),
+        typer.Option(
+            help="Ask this robustzs service instead of classifying here.", envvar="ROBUSTZS_SERVER"
+        ),
     ] = None,
 ) -> None:
     """Classify images down a tree, stopping where a more specific answer would be a guess.
@@ -147,12 +115,12 @@ def classify(
       robustzs classify x.png --hierarchy taxonomy.yaml --theta 0.8
       cat photo.webp | robustzs classify - --format json
     """
-    from robustzs.cli.render import create_writer, open_output
+    from robustzs.cli.labels import explain
+    from robustzs.cli.remote import ask_server
     from robustzs.images.sources import iter_sources
 
-    options = {
-        "labels": labels,
-        "hierarchy": hierarchy,
+    options: dict[str, Any] = {
+        "hierarchy": hierarchy or None,
         "strategy": strategy.value,
         "root": root,
         "level": level,
@@ -165,33 +133,69 @@ def classify(
         "on_unknown": on_unknown.value,
     }
     if explain_labels:
-        _explain(labels, hierarchy, on_ambiguous.value, on_unknown.value)
+        explain(labels, on_ambiguous.value, on_unknown.value)
         return
+    if not images:
+        raise UsageError("no image was named", hint="robustzs classify image.jpg")
+    several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
-        rows = _ask_server(server, sources, model=model, options=options)
+        rows = ask_server(server, sources, batch_size, labels=labels, model=model, **options)
     else:
         rows = _classify_here(
             sources,
             batch_size,
+            labels=labels,
             model=model,
             device=device,
             threads=threads,
             expect_digest=expect_digest,
             **options,
         )
-    single = len(images) == 1 and not _names_several(images[0])
+    if _write(rows, output, output_format, several=several, full_path=full_path):
+        raise typer.Exit(1)
+
+
+def _classify_here(
+    sources: Iterable[ImageSource], batch_size: int, **options: Any
+) -> Iterator[Answer | AnswerError]:
+    from robustzs.classifier import Classifier
+
+    with status("loading") as show:
+        classifier = Classifier.load(progress=show, **options)
+    yield from classifier.classify_many(sources, batch_size=batch_size)
+
+
+def _write(
+    rows: Iterator[Answer | AnswerError],
+    output: Path | None,
+    output_format: OutputFormat,
+    *,
+    several: bool,
+    full_path: bool | None,
+) -> bool:
+    """Write all rows; whether any of them is an error."""
+    from robustzs.answer import AnswerError
+    from robustzs.cli.render import create_writer, open_output
+
     failed = False
     with open_output(output, sys.stdout) as stream:
         writer = create_writer(
             output_format.value,
             stream,
-            single=single,
-            full_path=single if full_path is None else full_path,
+            single=not several,
+            full_path=not several if full_path is None else full_path,
         )
-        for row in _with_progress(rows, shown=output is not None or not sys.stdout.isatty()):
+        # Rows on the same terminal would fight with the bar, and say as much as it would.
+        visible = several and not (output is None and sys.stdout.isatty())
+        for row in track(rows, "classifying", enabled=visible):
             writer.write(row)
-            failed = failed or hasattr(row, "error")
+            failed = failed or isinstance(row, AnswerError)
         writer.close()
-    if failed:
-        raise typer.Exit(1)
+    return failed
+
+
+def _is_several(name: str) -> bool:
+    """Whether one argument stands for any number of images: a folder, or a pattern."""
+    path = Path(name)
+    return name != "-" and (path.is_dir() or (glob.has_magic(name) and not path.exists()))

@@ -70,7 +70,9 @@ def _info_json(info: ModelInfo) -> dict[str, Any]:
         "size": info.size,
         "description": info.description,
         "robustness": info.robustness,
-        "error": None if info.error is None else {"code": info.error.code, "message": str(info.error)},
+        "error": None
+        if info.error is None
+        else {"code": info.error.code, "message": str(info.error)},
     }
 
 
@@ -92,7 +94,8 @@ def show_command(model: ModelArgument = "robustzs-lite", as_json: JsonOption = F
     rows = {
         "source": manifest.source.description,
         "image": f"{height} x {width}, resize {manifest.preprocess.resize_mode} "
-        f"{manifest.preprocess.resize_size or ''}".rstrip() + f", {manifest.preprocess.interpolation}",
+        f"{manifest.preprocess.resize_size or ''}".rstrip()
+        + f", {manifest.preprocess.interpolation}",
         "encoders": f"image {', '.join(manifest.image_encoders)}; "
         f"text {', '.join(manifest.text_encoders)}; {manifest.embed_dim} dimensions",
         "scoring": f"{manifest.geometry.kind}, logit_scale {manifest.logit_scale:.4g}, "

@@ -169,7 +169,9 @@ def _csv_cells(row: Row) -> dict[str, str | float | bool | None]:
     }
 
 
-def create_writer(output_format: Format, stream: TextIO, *, single: bool, full_path: bool) -> Writer:
+def create_writer(
+    output_format: Format, stream: TextIO, *, single: bool, full_path: bool
+) -> Writer:
     """The writer for ``output_format``.
 
     Args:
@@ -205,7 +207,8 @@ def open_output(path: Path | None, stdout: TextIO) -> Iterator[TextIO]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(
-            f"cannot write {str(path)!r}: {reason}", hint="name a file in a folder that you can write"
+            f"cannot write {str(path)!r}: {reason}",
+            hint="name a file in a folder that you can write",
         ) from error
     with stream:
         yield stream
