@@ -33,7 +33,7 @@ REFUSED_OPERATORS = frozenset(
     {("com.microsoft", name) for name in ("EPContext", "PythonOp", "PythonOpGrad", "TritonOp")}
 )
 MAX_DEPTH = 32
-MAX_FIELDS = 4_000_000
+MAX_FIELDS = 2_000_000
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
 
 

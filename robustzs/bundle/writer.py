@@ -242,22 +242,30 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swap two folders: at once where Linux can, else by two renames with a way back."""
-    if sys.platform == "linux":
-        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-        names = (os.fsencode(new), os.fsencode(old))
-        if rename is not None and (
-            rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
-        ):
-            return
+    """Swap two folders: at once where Linux can, else by renames with a way back."""
+    if _exchange_at_once(new, old):
+        return
     aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.partial-", dir=old.parent))
-    os.rename(old, aside)
+    os.rename(old, aside / "old")
     try:
         os.rename(new, old)
     except BaseException:
-        os.rename(aside, old)
+        os.rename(aside / "old", old)
+        aside.rmdir()
         raise
-    os.rename(aside, new)
+    os.rename(aside / "old", new)
+    aside.rmdir()
+
+
+def _exchange_at_once(new: Path, old: Path) -> bool:
+    """Linux's ``renameat2``: at every moment there is a whole bundle. False where it is unknown."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(new), os.fsencode(old)
+    return rename is not None and (
+        rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0
+    )
 
 
 @contextmanager
@@ -265,7 +273,8 @@ def _write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
         raise BundleWriteError(
-            f"the bundle {target} could not be written: {error.strerror or error}",
+            f"the bundle {target} could not be written: {error.strerror or error}{where}",
             hint="nothing was left behind; see to free space and permissions, then try again",
         ) from error
