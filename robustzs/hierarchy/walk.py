@@ -162,7 +162,8 @@ def _stop(
 ) -> tuple[int, StopReason]:
     if target is not None:  # a hidden target stands for the visible node above it
         return sum(tree.is_ancestor_or_self(node, target) for node in path) - 1, "level"
-    stop = max(int(np.count_nonzero(row[list(path)] > theta)) - 1, 0)  # falls along the path
+    falling = row[list(path)].astype(np.float64)  # theta is not rounded to float32
+    stop = max(int(np.count_nonzero(falling > theta)) - 1, 0)
     reason: StopReason = "leaf" if stop == len(path) - 1 else "theta"
     if max_depth is not None:
         shallow = max(sum(int(tree.depth[node]) <= max_depth for node in path) - 1, 0)
