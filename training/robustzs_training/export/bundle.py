@@ -272,6 +272,16 @@ def _tensors_to_carry(
             f"the weights to carry lack {absent[:10]} and have unknown {unknown[:10]}",
             hint="weights and unchanged backbones together must make up the model",
         )
+    other = [
+        name
+        for name in weights
+        if not torch.equal(weights[name].to(state[name].dtype), state[name])
+    ]
+    if other:
+        raise ExportError(
+            f"the weights to carry are not those of the model that is exported: {other[:10]}",
+            hint="round the model itself before its weights are stored in half precision",
+        )
     return dict(weights)
 
 

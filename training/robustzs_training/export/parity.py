@@ -19,7 +19,7 @@ from torch import nn
 
 from robustzs.bundle.manifest import Geometry
 from robustzs.errors import ExportParityError
-from robustzs.scoring import class_features, normalise, similarities
+from robustzs.scoring import class_features, normalize, similarities
 from robustzs_training.export.towers import ImageTower, TextTower
 from robustzs_training.noise import quiet_libraries
 
@@ -190,9 +190,9 @@ def prove_variant(precision: str, encode: Encoder, reference: Encoder, probes: P
         ExportParityError: a cosine is below `MIN_VARIANT_COSINE`, or a prompt's features depend on
             the rest of its batch (as those of dynamic quantisation do).
     """
-    expected = normalise(reference(probes.token_ids))
+    expected = normalize(reference(probes.token_ids))
     together = encode(probes.token_ids)
-    cosine = float((normalise(together) * expected).sum(axis=1).min())
+    cosine = float((normalize(together) * expected).sum(axis=1).min())
     if not cosine >= MIN_VARIANT_COSINE:
         raise ExportParityError(
             f"text encoder in {precision}: cosine {cosine:.5f} to float32 is below "
@@ -228,7 +228,7 @@ def _compare(
                 f"torch gives float32 {list(expected.shape)}"
             )
         raw = max(raw, _relative(found, expected))
-        difference = np.abs(normalise(found) - normalise(expected)).max()
+        difference = np.abs(normalize(found) - normalize(expected)).max()
         normalised = max(normalised, float(difference))
         _require(f"{name} encoder, raw features, batch {len(batch)}", raw)
         _require(f"{name} encoder, normalised features, batch {len(batch)}", normalised)

@@ -1,0 +1,147 @@
+"""What `robustzs export` does, once its options are read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from robustzs.bundle.manifest import BundleManifest, LicenceRecord
+from robustzs.errors import UsageError
+from robustzs.labels.templates import get_templates
+from robustzs.settings import models_dir
+from robustzs_training.export.bundle import BundleFacts, ExportResult, export_open_clip_model
+from robustzs_training.export.onnx_export import DEFAULT_OPSET, OnnxOptions
+from robustzs_training.export.reverse import write_hugging_face, write_open_clip
+from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
+
+Target = Literal["bundle", "open-clip", "huggingface"]
+_INHERITED = ("description", "temperature", "geometry", "theta", "low_confidence", "rejection")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Options of the command.
+
+    Attributes:
+        request: What to load.
+        target: What to write.
+        output: Folder; None: the user's folder of models, by name (bundles only).
+        name: Of the bundle; None: made from the source's.
+        templates: Default templates; None: those of the bundle that is exported again, or
+            ``single``.
+        opset: ONNX operator set.
+        weights: Whether the bundle carries weights for torch.
+        licence: Of the weights; SPDX identifier where there is one.
+        force: Replace an existing output.
+    """
+
+    request: SourceRequest
+    target: Target = "bundle"
+    output: Path | None = None
+    name: str | None = None
+    templates: str | None = None
+    opset: int = DEFAULT_OPSET
+    weights: bool = False
+    licence: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOutcome:
+    """What was written, and what to tell the user.
+
+    Attributes:
+        path: The folder.
+        notes: For people.
+    """
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def run_export(arguments: ExportArguments) -> ExportOutcome:
+    """Load, prove and write.
+
+    Raises:
+        RobustZSError: whatever `load_source` and the writers raise.
+    """
+    if arguments.target != "bundle" and arguments.output is None:
+        raise UsageError(f"--to {arguments.target} needs a folder", hint="give --output DIR")
+    if arguments.templates is not None:
+        get_templates(arguments.templates)
+    source = load_source(arguments.request)
+    if arguments.target == "bundle":
+        name = arguments.name or _default_name(arguments.request)
+        output = arguments.output or models_dir() / name
+        result = _write_bundle(source, name, output, arguments)
+        notes = [*source.notes, _proof(result)]
+        return ExportOutcome(path=result.bundle.path, notes=tuple(notes))
+    output = arguments.output or Path()
+    write = write_open_clip if arguments.target == "open-clip" else write_hugging_face
+    notes = [*source.notes, *write(source, output, force=arguments.force)]
+    return ExportOutcome(path=output, notes=tuple(notes))
+
+
+def _write_bundle(
+    source: SourceModel, name: str, output: Path, arguments: ExportArguments
+) -> ExportResult:
+    manifest = source.manifest
+    inherited: dict[str, Any] = {}
+    if manifest is not None:
+        inherited = {key: getattr(manifest, key) for key in _INHERITED}
+        inherited["training"] = manifest.training
+    facts = BundleFacts(
+        name=name,
+        source=source.source,
+        preprocess=source.preprocess,
+        mean=source.mean,
+        std=source.std,
+        licences=_licences(arguments.licence, manifest),
+        templates=arguments.templates or (manifest.templates if manifest else "single"),
+        **inherited,
+    )
+    return export_open_clip_model(
+        source.model,
+        config=source.config,
+        tokenizer=source.tokenizer,
+        facts=facts,
+        output=output,
+        options=OnnxOptions(opset=arguments.opset),
+        weights="trained" if arguments.weights else "none",
+        backbones=source.backbones,
+        force=arguments.force,
+    )
+
+
+def _licences(licence: str | None, manifest: BundleManifest | None) -> tuple[LicenceRecord, ...]:
+    if licence is not None:
+        return (LicenceRecord(name=licence, covers="the weights, as whoever exported them says"),)
+    if manifest is not None:
+        return manifest.licences
+    covers = "the weights: not stated; ask whoever published the checkpoint"
+    return (LicenceRecord(name="NOASSERTION", covers=covers),)
+
+
+def _default_name(request: SourceRequest) -> str:
+    parts = [request.model, request.pretrained or ""]
+    stems = [Path(part.split(":")[-1]).name for part in parts if part]
+    words = [re.sub(r"\.(safetensors|json|pt|pth|bin|tar)$", "", stem) for stem in stems]
+    name = re.sub(r"[^a-z0-9._-]+", "-", "-".join(words).lower()).strip("._-")[:64]
+    if not name:
+        raise UsageError("the bundle needs a name", hint="give --name NAME")
+    return name
+
+
+def _proof(result: ExportResult) -> str:
+    parity = result.parity
+    worst = {
+        field.name: getattr(parity, field.name)
+        for field in fields(parity)
+        if field.name != "variants"
+    }
+    differences = ", ".join(
+        f"{name.replace('_', ' ')} {value:.1e}" for name, value in worst.items()
+    )
+    return f"largest differences to torch: {differences}"
