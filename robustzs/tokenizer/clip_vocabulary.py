@@ -79,65 +79,30 @@ def _byte_letters() -> list[str]:
 
 def _document(vocabulary: dict[str, int], pairs: list[tuple[str, str]]) -> dict[str, Any]:
     tokens = {token: vocabulary[token] for token in (START_TOKEN, END_TOKEN)}
+    # Without ByteLevel's own regex, which is GPT-2's and would split again.
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": False,
+        "use_regex": False,
+    }
+    words = {
+        "type": "Split",
+        "pattern": {"Regex": _PATTERN},
+        "behavior": "Removed",
+        "invert": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": token_id,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for token, token_id in tokens.items()
-        ],
+        "added_tokens": [_added_token(token, token_id) for token, token_id in tokens.items()],
         # Cleaning lowers the case as Python does; a second lowering here could only add the
         # opinion of another version of Unicode.
         "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": _PATTERN},
-                    "behavior": "Removed",
-                    "invert": True,
-                },
-                # Without its own regex, which is GPT-2's and would split again.
-                {
-                    "type": "ByteLevel",
-                    "add_prefix_space": False,
-                    "trim_offsets": False,
-                    "use_regex": False,
-                },
-            ],
-        },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [
-                {"SpecialToken": {"id": START_TOKEN, "type_id": 0}},
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"SpecialToken": {"id": END_TOKEN, "type_id": 0}},
-            ],
-            "pair": [
-                {"Sequence": {"id": "A", "type_id": 0}},
-                {"Sequence": {"id": "B", "type_id": 1}},
-            ],
-            "special_tokens": {
-                token: {"id": token, "ids": [token_id], "tokens": [token]}
-                for token, token_id in tokens.items()
-            },
-        },
-        "decoder": {
-            "type": "ByteLevel",
-            "add_prefix_space": False,
-            "trim_offsets": False,
-            "use_regex": False,
-        },
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [words, byte_level]},
+        "post_processor": _start_and_end(tokens),
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -149,5 +114,36 @@ def _document(vocabulary: dict[str, int], pairs: list[tuple[str, str]]) -> dict[
             "ignore_merges": False,
             "vocab": vocabulary,
             "merges": [list(pair) for pair in pairs],
+        },
+    }
+
+
+def _added_token(token: str, token_id: int) -> dict[str, Any]:
+    return {
+        "id": token_id,
+        "content": token,
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+
+
+def _start_and_end(tokens: dict[str, int]) -> dict[str, Any]:
+    return {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": START_TOKEN, "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": END_TOKEN, "type_id": 0}},
+        ],
+        "pair": [
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"Sequence": {"id": "B", "type_id": 1}},
+        ],
+        "special_tokens": {
+            token: {"id": token, "ids": [token_id], "tokens": [token]}
+            for token, token_id in tokens.items()
         },
     }

@@ -41,9 +41,6 @@ class Tokenizer:
         self.config = config
         self._engine = _load_engine(tokenizer_json)
         self._check_kind()
-        # The package takes special tokens out of a text before anything else looks at it;
-        # SimpleTokenizer finds them with its own pattern, so not within a run of punctuation.
-        self._engine.encode_special_tokens = config.kind == "clip-bpe"
         frame = self._engine.encode("").ids
         if len(frame) != 2:
             raise TokenizerFileError(
@@ -120,10 +117,12 @@ class Tokenizer:
         return row
 
     def _with_special_tokens(self, text: str) -> list[int]:
-        """Tokens of a text that spells out special ones, found where ``SimpleTokenizer`` does."""
+        """Tokens of a text that spells out special ones, found where ``SimpleTokenizer`` does.
+
+        The package takes special tokens out of a text before anything else looks at it;
+        SimpleTokenizer finds them with its word pattern, so not within a run of punctuation.
+        """
         ids: list[int] = []
-        if self._engine.normalizer is not None:
-            text = self._engine.normalizer.normalize_str(text)
         for piece, _ in self._engine.pre_tokenizer.pre_tokenize_str(text):
             special = self._special_ids.get(piece)
             if special is not None:
