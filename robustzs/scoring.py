@@ -65,7 +65,7 @@ def softmax(logits: FloatArray) -> Float32Array:
     return shifted.astype(np.float32)
 
 
-def normalise(features: FloatArray) -> Float32Array:
+def normalize(features: FloatArray) -> Float32Array:
     """L2-normalise the last axis; a zero vector stays zero.
 
     Args:
@@ -133,7 +133,7 @@ def class_features(text_features: FloatArray, geometry: GeometryLike) -> Float32
         ``[C, D]``: unit vectors (or zero), or points in the ball.
     """
     if geometry.kind == "cosine":
-        return normalise(normalise(text_features).astype(np.float64).mean(axis=1))
+        return normalize(normalize(text_features).astype(np.float64).mean(axis=1))
     curvature, _, text_scale = _poincare(geometry)
     return exp_0(text_features.astype(np.float64).mean(axis=1) * text_scale, curvature).astype(
         np.float32
@@ -154,7 +154,7 @@ def similarities(
         ``[B, C]``; cosines are within [-1, 1].
     """
     if geometry.kind == "cosine":
-        unit = normalise(image_features)
+        unit = normalize(image_features)
         result = np.empty((unit.shape[0], classes.shape[0]), np.float32)
         for row in range(unit.shape[0]):
             result[row] = classes @ unit[row]

@@ -45,7 +45,7 @@ COLOURS: dict[str, Colour] = {
     "jeep": (0.1, 1.0, 0.3),
     "dog": (1.0, 0.2, 0.2),
     "cat": (0.2, 0.2, 1.0),
-    "animal": (0.7, 0.2, 0.7),
+    "animal": (1.0, 0.2, 1.0),
     "vehicle": (0.2, 1.0, 0.2),
 }
 WORDS = ("a", "an", "photo", "picture", "of", "the", ".", ",", "in", "and")
@@ -53,10 +53,11 @@ SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = (*SPECIALS, *WORDS, *COLOURS, *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"))
 
 TREE_YAML = """\
-animal:
-  dog: [labrador, poodle]
-  cat: [tabby, siamese]
-vehicle: [ambulance, jeep]
+thing:
+  animal:
+    dog: [labrador, poodle]
+    cat: [tabby, siamese]
+  vehicle: [ambulance, jeep]
 """
 LEAVES = ("labrador", "poodle", "tabby", "siamese", "ambulance", "jeep")
 
@@ -70,7 +71,8 @@ def make_bundle(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
         changes: fields of ``BundleManifest`` that differ from the usual.
     """
     folder.mkdir(parents=True)
-    basis = np.random.default_rng(seed).standard_normal((3, EMBED_DIM)).astype(np.float32)
+    random = np.random.default_rng(seed).standard_normal((EMBED_DIM, 3))
+    basis = (2.0 * np.linalg.qr(random)[0].T).astype(np.float32)
     onnx.save(image_graph(basis, seed), folder / "image_encoder.onnx")
     onnx.save(text_graph(basis, seed), folder / "text_encoder.onnx")
     wordpiece().save(str(folder / "tokenizer.json"))

@@ -35,7 +35,9 @@ class FakeBackend:
     ) -> None:
         self._manifest = manifest
         self._colours = dict(colours or {})
-        self._basis = np.stack([_hashed(f"axis {i}", manifest.embed_dim) for i in range(3)])
+        axes = np.stack([_hashed(f"axis {i}", manifest.embed_dim) for i in range(3)], axis=1)
+        # orthogonal where there is room, so that features are as far apart as colours
+        self._basis = np.linalg.qr(axes)[0].T if manifest.embed_dim >= 3 else axes.T
         self._closed = False
 
     @property

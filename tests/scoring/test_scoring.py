@@ -61,11 +61,11 @@ def test_softmax_against_its_definition_and_at_the_extremes() -> None:
     np.testing.assert_array_equal(scoring.softmax(np.full((2, 4), -3e38)), np.full((2, 4), 0.25))
 
 
-def test_normalise_leaves_zero_vectors_and_survives_extremes() -> None:
+def test_normalize_leaves_zero_vectors_and_survives_extremes() -> None:
     features = np.float32([[3, 4], [0, 0], [1e-30, 0], [1e30, 1e30]])
     half = np.sqrt(0.5)
     expected = [[0.6, 0.8], [0, 0], [1, 0], [half, half]]
-    np.testing.assert_allclose(scoring.normalise(features), expected, rtol=1e-6)
+    np.testing.assert_allclose(scoring.normalize(features), expected, rtol=1e-6)
 
 
 def test_cosine_similarity_is_the_cosine() -> None:

@@ -1,0 +1,194 @@
+"""From probabilities on nodes to an ``Answer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from robustzs.answer import (
+    Answer,
+    HierarchyRef,
+    ModelRef,
+    Node,
+    PathNode,
+    Prediction,
+    Stop,
+    TreeAnswer,
+)
+from robustzs.classifier.options import Options, Threshold
+from robustzs.classifier.strategies import Float32Array, Scores
+from robustzs.hierarchy.forest import Forest
+from robustzs.hierarchy.tree import Hierarchy
+from robustzs.hierarchy.walk import Walk, walk
+
+MAX_ALTERNATIVES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerMaker:
+    """Scores to answers.
+
+    Args:
+        model: which one scored.
+        forest: the trees.
+        roots: in each tree the node that answers are confined to.
+        options: how to classify.
+        threshold: theta and its source.
+        rejection: least similarity that is accepted, or ``None``.
+        low_confidence: flat top-1 probability below which an answer is flagged, or ``None``.
+        warnings: part of every answer.
+    """
+
+    model: ModelRef
+    forest: Forest
+    roots: tuple[int, ...]
+    options: Options
+    threshold: Threshold
+    rejection: float | None
+    low_confidence: float | None
+    warnings: tuple[str, ...]
+
+    def __call__(self, scores: Scores, names: Sequence[str]) -> list[Answer]:
+        """One answer for each row of the scores."""
+        flat = np.argmax(scores.leaf_probs, axis=1)
+        walks = [self._walk(k, scores.node_probs[k], flat) for k in range(len(self.forest))]
+        return [
+            self._answer(name, row, scores, [walked[row] for walked in walks])
+            for row, name in enumerate(names)
+        ]
+
+    def _walk(self, k: int, node_probs: Float32Array, flat: npt.NDArray[np.intp]) -> list[Walk]:
+        return walk(
+            node_probs,
+            self.forest[k],
+            theta=self.threshold.theta,
+            rule=self.options.rule,
+            root=self.roots[k],
+            level=self.options.level,
+            flat_top1=np.argsort(self.forest.leaf_order[k])[flat],
+        )
+
+    def _answer(self, name: str, row: int, scores: Scores, walks: Sequence[Walk]) -> Answer:
+        similarity = float(scores.similarity[row])
+        rejected = self.rejection is not None and similarity < self.rejection
+        first, *others = (
+            self._tree_answer(k, scores.node_probs[k][row], walked, rejected)
+            for k, walked in enumerate(walks)
+        )
+        top = self._top_k(scores.leaf_probs[row])
+        return Answer(
+            image=name,
+            model=self.model,
+            hierarchy=first.hierarchy,
+            strategy=self.options.strategy,
+            stop=first.stop,
+            prediction=first.prediction,
+            path=first.path,
+            flat_top1=top[0],
+            top_k=top,
+            alternatives=first.alternatives,
+            similarity=similarity,
+            rejected=rejected,
+            low_confidence=(
+                self.low_confidence is not None and top[0].probability < self.low_confidence
+            ),
+            warnings=self.warnings,
+            forest=tuple(others),
+        )
+
+    def _tree_answer(
+        self, k: int, node_probs: Float32Array, walked: Walk, rejected: bool
+    ) -> TreeAnswer:
+        tree = self.forest[k]
+        stop = 0 if rejected else walked.stop
+        following = walked.path[stop + 1] if stop + 1 < len(walked.path) else None
+        return TreeAnswer(
+            hierarchy=_hierarchy_ref(tree),
+            stop=Stop(
+                theta=self.threshold.theta,
+                source=self.threshold.source,
+                alpha=self.threshold.alpha,
+                rule=self.options.rule,
+                reason="rejected" if rejected else walked.reason,
+                calibration=self.threshold.calibration,
+            ),
+            prediction=_prediction(tree, walked.path[stop], node_probs),
+            path=_path(tree, walked.path, node_probs),
+            alternatives=_alternatives(tree, walked.path[stop], node_probs, following),
+        )
+
+    def _top_k(self, leaf_probs: Float32Array) -> tuple[Node, ...]:
+        """The most probable leaves below the root, best first; of equals the earlier one."""
+        tree, root = self.forest[0], self.roots[0]
+        start, end = int(tree.leaf_start[root]), int(tree.leaf_end[root])
+        best = start + _largest(leaf_probs[start:end], self.options.top_k)
+        return tuple(
+            _node(tree, int(tree.leaf_nodes[leaf]), float(leaf_probs[leaf])) for leaf in best
+        )
+
+
+def _hierarchy_ref(tree: Hierarchy) -> HierarchyRef:
+    return HierarchyRef(
+        name=tree.name, digest=tree.digest, n_leaves=tree.n_leaves, n_nodes=tree.n_nodes
+    )
+
+
+def _prediction(tree: Hierarchy, index: int, node_probs: Float32Array) -> Prediction:
+    node = _node(tree, index, float(node_probs[index]))
+    return Prediction(
+        **dict(node),
+        is_leaf=tree.is_leaf(index),
+        n_leaf_descendants=int(tree.n_leaf_descendants[index]),
+        specificity=_probability(tree.specificity[index]),
+    )
+
+
+def _path(tree: Hierarchy, path: Sequence[int], node_probs: Float32Array) -> tuple[PathNode, ...]:
+    """The nodes of a path with their probabilities, alone and given the node before."""
+    result = []
+    above = 1.0
+    for index in path:
+        probability = _probability(node_probs[index])
+        conditional = min(1.0, probability / above) if above > 0.0 else 0.0
+        node = _node(tree, index, probability)
+        result.append(PathNode(**dict(node), conditional_probability=conditional))
+        above = probability
+    return tuple(result)
+
+
+def _alternatives(
+    tree: Hierarchy, index: int, node_probs: Float32Array, on_path: int | None
+) -> tuple[Node, ...]:
+    """The most probable other children of a node: all but the one that the path goes on to."""
+    others = np.asarray([c for c in tree.visible_children(index) if c != on_path], np.int64)
+    best = others[_largest(node_probs[others], MAX_ALTERNATIVES)]
+    return tuple(_node(tree, int(child), float(node_probs[child])) for child in best)
+
+
+def _largest(values: Float32Array, k: int) -> npt.NDArray[np.intp]:
+    """Positions of the ``k`` largest values, largest first; of equals the earlier one."""
+    k = min(k, len(values))
+    if k == 0:
+        return np.empty(0, np.intp)
+    # all that are as large as the k-th largest, so that the stable sort alone breaks ties
+    candidates = np.flatnonzero(values >= np.partition(values, -k)[-k])
+    order: npt.NDArray[np.intp] = candidates[np.argsort(-values[candidates], kind="stable")]
+    return order[:k]
+
+
+def _node(tree: Hierarchy, index: int, probability: float) -> Node:
+    return Node(
+        id=tree.ids[index],
+        name=tree.names[index],
+        synset=tree.synsets[index],
+        depth=int(tree.depth[index]),
+        probability=_probability(probability),
+    )
+
+
+def _probability(value: float | np.floating) -> float:
+    """A float within [0, 1]: float32 rounding may have carried it beyond by one unit."""
+    return min(1.0, max(0.0, float(value)))
