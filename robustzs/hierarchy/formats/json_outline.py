@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustzs.errors import HierarchyFormatError, HierarchyLimitError
-from robustzs.hierarchy.formats.outline import Mapping, Outline, Scalar, Sequence
+from robustzs.hierarchy.formats.outline import Mapping, Outline, Scalar, Sequence, checked_scalar
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\.)*"')
@@ -85,7 +85,7 @@ class _Parser:
         except ValueError as error:
             raise self.error(str(error)) from error
         self.at = match.end()
-        return Scalar(str(decoded), line)
+        return checked_scalar(str(decoded), self.path, line)
 
     def literal(self) -> Scalar:
         line = self.line()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from robustzs.errors import HierarchyFormatError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -37,3 +43,14 @@ class Mapping:
 
 
 Outline = Scalar | Sequence | Mapping
+
+
+def checked_scalar(text: str | None, path: Path, line: int) -> Scalar:
+    """A scalar, unless an escape smuggled half a character into it.
+
+    Raises:
+        HierarchyFormatError: A lone surrogate, which no file or terminal can show.
+    """
+    if text is not None and (found := _SURROGATE.search(text)):
+        raise HierarchyFormatError(f"{path}:{line}: lone surrogate U+{ord(found.group()):04X}")
+    return Scalar(text, line)

@@ -115,7 +115,7 @@ def read_wide(path: Path, limits: HierarchyLimits) -> Reading:
                 continue
             rank_before, where_before = seen.setdefault(key, (rank, where))
             if rank_before != rank:
-                message = f"{key!r} is a {rank} here and a {rank_before} at {where_before}"
+                message = f"{key!r} has the rank {rank!r} here, {rank_before!r} at {where_before}"
                 reading.log.add(HierarchyFormatError, message, where, "make the names distinct")
             elif (key, parent) not in edges:
                 edges.add((key, parent))

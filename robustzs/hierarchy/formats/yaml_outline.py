@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from robustzs.errors import HierarchyFormatError, HierarchyLimitError
-from robustzs.hierarchy.formats.outline import Mapping, Outline, Scalar, Sequence
+from robustzs.hierarchy.formats.outline import Mapping, Outline, Scalar, Sequence, checked_scalar
 
 _NULLS = ("", "~", "null", "Null", "NULL")
 
@@ -76,7 +76,7 @@ def _value(event: yaml.NodeEvent, path: Path, line: int) -> Outline:
         raise HierarchyFormatError(f"{path}:{line}: tag {tag!r}", hint="quote plain text")
     if isinstance(event, yaml.ScalarEvent):
         is_null = event.style in (None, "") and event.value in _NULLS
-        return Scalar(None if is_null else event.value, line)
+        return checked_scalar(None if is_null else event.value, path, line)
     return Sequence(line) if isinstance(event, yaml.SequenceStartEvent) else Mapping(line)
 
 
