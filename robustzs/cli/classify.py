@@ -52,6 +52,9 @@ def classify(
     strategy: Annotated[
         Strategy, typer.Option(help="Where the probability of an inner node comes from.")
     ] = Strategy.marginal,
+    n_hyponyms: Annotated[
+        int, typer.Option(help="Kinds of each label to add in strategy hyponyms.")
+    ] = 10,
     root: Annotated[
         str | None, typer.Option(help="Answer only below this node: an id, a synset or a name.")
     ] = None,
@@ -115,9 +118,10 @@ def classify(
       robustzs classify x.png --hierarchy taxonomy.yaml --theta 0.8
       cat photo.webp | robustzs classify - --format json
     """
-    from robustzs.cli.labels import explain
+    from robustzs.cli.labels import explain, pin_senses
     from robustzs.cli.remote import ask_server
     from robustzs.images.sources import iter_sources
+    from robustzs.labels.label_set import LabelSet
 
     options: dict[str, Any] = {
         "hierarchy": hierarchy or None,
@@ -129,23 +133,29 @@ def classify(
         "top_k": top_k,
         "templates": templates,
         "reject": reject,
+        "n_hyponyms": n_hyponyms,
         "on_ambiguous": on_ambiguous.value,
         "on_unknown": on_unknown.value,
     }
     if explain_labels:
         explain(labels, on_ambiguous.value, on_unknown.value)
         return
+    if on_ambiguous is OnAmbiguous.ask:
+        options["on_ambiguous"] = "error"
+        chosen = None if labels is None else pin_senses(labels)
+    else:
+        chosen = None if labels is None else LabelSet.parse(labels)
     if not images:
         raise UsageError("no image was named", hint="robustzs classify image.jpg")
     several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
-        rows = ask_server(server, sources, batch_size, labels=labels, model=model, **options)
+        rows = ask_server(server, sources, batch_size, labels=chosen, model=model, **options)
     else:
         rows = _classify_here(
             sources,
             batch_size,
-            labels=labels,
+            labels=chosen,
             model=model,
             device=device,
             threads=threads,

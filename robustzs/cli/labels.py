@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from robustzs.cli.escape import terminal_safe
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from robustzs.hierarchy.noun_index import Synset
     from robustzs.hierarchy.resolve import Resolution
     from robustzs.labels.label import Label
+    from robustzs.labels.label_set import LabelSet
 
 
 def ask(label: Label, candidates: tuple[Synset, ...]) -> Synset:
@@ -61,6 +63,19 @@ def resolve(labels: Any, on_ambiguous: str, on_unknown: str) -> Sequence[Resolut
         on_ambiguous=on_ambiguous,  # type: ignore[arg-type]
         on_unknown=on_unknown,  # type: ignore[arg-type]
         choose=ask if on_ambiguous == "ask" else None,
+    )
+
+
+def pin_senses(labels: str) -> LabelSet:
+    """The labels with the senses that the person at the terminal chose."""
+    from robustzs.labels.label_set import LabelSet
+
+    label_set = LabelSet.parse(labels)
+    return LabelSet(
+        tuple(
+            replace(r.label, synset=None if r.synset is None else r.synset.wnid)
+            for r in resolve(label_set, "ask", "attach")
+        )
     )
 
 

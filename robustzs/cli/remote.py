@@ -12,6 +12,7 @@ from robustzs.errors import ImageError, MissingExtraError, ServerError
 if TYPE_CHECKING:
     from robustzs.answer import Answer, AnswerError
     from robustzs.images.sources import ImageSource
+    from robustzs.labels.label_set import LabelSet
 
 NAMED_TREES = frozenset({"wordnet", "wordnet-nouns", "flat"})
 _MAX_IMAGES_PER_REQUEST = 16
@@ -22,7 +23,7 @@ def ask_server(
     sources: Iterable[ImageSource],
     batch_size: int,
     *,
-    labels: str | None,
+    labels: LabelSet | None,
     hierarchy: Sequence[str] | None,
     **options: Any,
 ) -> Iterator[Answer | AnswerError]:
@@ -81,9 +82,7 @@ def _one_request(
     return (row for row in rows if row is not None)
 
 
-def _label_objects(spec: str) -> list[dict[str, Any]]:
-    from robustzs.labels.label_set import LabelSet
-
+def _label_objects(labels: LabelSet) -> list[dict[str, Any]]:
     return [
         {
             "id": label.id,
@@ -92,7 +91,7 @@ def _label_objects(spec: str) -> list[dict[str, Any]]:
             "aliases": list(label.aliases),
             "synset": label.synset,
         }
-        for label in LabelSet.parse(spec)
+        for label in labels
     ]
 
 
