@@ -3,8 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.factories import TREE_YAML, make_bundle
+
+# A busy machine is slow, not wrong; what is too slow is found by the timeout of the whole test.
+settings.register_profile("robustzs", deadline=None)
+settings.load_profile("robustzs")
 
 
 @pytest.fixture(autouse=True)
