@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustzs.bundle.manifest import TokenizerConfig
+from robustzs.bundle.store import Bundle
 from robustzs.errors import MissingExtraError, TokenizerFileError, UsageError
 from robustzs.tokenizer import Tokenizer
 from robustzs.tokenizer.cleaning import clean
+from tests.factories import CONTEXT_LENGTH, VOCABULARY
 from tests.tokenizer.helpers import CLIP_JSON, MINILM, clip_tokenizer, wordpiece_tokenizer
 
 BOTH = pytest.mark.parametrize("make", [clip_tokenizer, wordpiece_tokenizer])
@@ -99,6 +101,13 @@ def test_an_absent_file_and_a_file_without_frame_are_refused(tmp_path: Path) -> 
     document = json.loads(CLIP_JSON) | {"post_processor": None}
     with pytest.raises(TokenizerFileError, match="0 special tokens"):
         Tokenizer(config, json.dumps(document).encode())
+
+
+def test_a_bundle_brings_its_tokenizer(tiny_bundle: Path) -> None:
+    tokenizer = Tokenizer.from_bundle(Bundle.load(tiny_bundle))
+    expected = [VOCABULARY.index(word) for word in ("[CLS]", "cat", "[SEP]")]
+    assert tokenizer.encode_ragged(["  CAT "]) == [expected]
+    assert tokenizer.context_length == CONTEXT_LENGTH
 
 
 @pytest.mark.parametrize("package", ["tokenizers", "ftfy"])
