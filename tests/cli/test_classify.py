@@ -21,7 +21,7 @@ SCHEMAS = Path(__file__).parents[2] / "robustzs" / "schemas"
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for word in ("red", "green", "blue"):
+    for word in ("labrador", "ambulance", "tabby"):
         picture(word).save(folder / f"{word}.png")
     return folder
 
@@ -34,13 +34,13 @@ def options(tiny_bundle: Path, tree_file: Path) -> list[str]:
 def test_one_image_is_one_object_of_the_published_schema(
     run: Run, photos: Path, options: list[str]
 ) -> None:
-    result = run(["classify", photos / "red.png", *options, "--format", "json"])
+    result = run(["classify", photos / "labrador.png", *options, "--format", "json"])
     assert result.code == 0
     answer = json.loads(result.out)
     schema = json.loads((SCHEMAS / "answer.schema.json").read_text("utf-8"))
     jsonschema.validate(answer, schema)
-    assert answer["image"] == str(photos / "red.png")
-    assert answer["flat_top1"]["name"] == "red"
+    assert answer["image"] == str(photos / "labrador.png")
+    assert answer["flat_top1"]["name"] == "labrador"
     assert answer["path"][0]["probability"] == 1.0
     assert answer["path"][0]["depth"] == 0
     assert result.err == ""
@@ -49,17 +49,17 @@ def test_one_image_is_one_object_of_the_published_schema(
 def test_table_shows_the_path_and_marks_the_answer(
     run: Run, photos: Path, options: list[str]
 ) -> None:
-    result = run(["classify", photos / "red.png", *options, "--theta", "0"])
+    result = run(["classify", photos / "labrador.png", *options, "--theta", "0"])
     lines = result.out.splitlines()
-    assert lines[0].startswith(f"{photos / 'red.png'}   red")
+    assert lines[0].startswith(f"{photos / 'labrador.png'}   labrador")
     marked = [line for line in lines if line.startswith(">")]
     assert len(marked) == 1
-    assert marked[0].endswith("red")
-    assert "flat top-1: red" in result.out
+    assert marked[0].endswith("labrador")
+    assert "flat top-1: labrador" in result.out
 
 
 def test_several_images_are_an_array_in_order(run: Run, photos: Path, options: list[str]) -> None:
-    names = [photos / "green.png", photos / "red.png", photos / "green.png"]
+    names = [photos / "ambulance.png", photos / "labrador.png", photos / "ambulance.png"]
     result = run(["classify", *names, *options, "--format", "json"])
     answers = json.loads(result.out)
     assert [answer["image"] for answer in answers] == [str(name) for name in names]
@@ -70,7 +70,7 @@ def test_a_folder_is_an_array_even_with_one_image(
     run: Run, tmp_path: Path, options: list[str]
 ) -> None:
     (tmp_path / "one").mkdir()
-    picture("red").save(tmp_path / "one" / "only.png")
+    picture("labrador").save(tmp_path / "one" / "only.png")
     result = run(["classify", tmp_path / "one", *options, "--format", "json"])
     assert len(json.loads(result.out)) == 1
 
@@ -78,7 +78,7 @@ def test_a_folder_is_an_array_even_with_one_image(
 def test_a_bad_file_is_a_row_and_the_rest_goes_on(
     run: Run, photos: Path, options: list[str]
 ) -> None:
-    (photos / "damaged.png").write_bytes((photos / "red.png").read_bytes()[:60])
+    (photos / "damaged.png").write_bytes((photos / "labrador.png").read_bytes()[:60])
     (photos / "text.jpg").write_text("not an image")
     missing = photos / "missing.png"
     result = run(["classify", photos, missing, *options, "--format", "jsonl"])
@@ -86,10 +86,10 @@ def test_a_bad_file_is_a_row_and_the_rest_goes_on(
     rows = [json.loads(line) for line in result.out.splitlines()]
     codes = {Path(row["image"]).name: row.get("error", {}).get("code") for row in rows}
     assert codes == {
-        "blue.png": None,
+        "tabby.png": None,
         "damaged.png": "image-truncated",
-        "green.png": None,
-        "red.png": None,
+        "ambulance.png": None,
+        "labrador.png": None,
         "text.jpg": "image-format",
         "missing.png": "image-source",
     }
@@ -101,13 +101,13 @@ def test_csv_has_a_header_and_a_line_per_image(
     output = tmp_path / "out.csv"
     (photos / "=cmd.png").write_bytes(b"nope")
     os.chdir(photos)
-    result = run(["classify", "=cmd.png", "red.png", *options, "--format", "csv", "-o", output])
+    result = run(["classify", "=cmd.png", "labrador.png", *options, "--format", "csv", "-o", output])
     assert result.code == 1
     assert result.out == ""
     rows = list(csv.DictReader(io.StringIO(output.read_text("utf-8"))))
-    assert [row["image"] for row in rows] == ["'=cmd.png", "red.png"]
+    assert [row["image"] for row in rows] == ["'=cmd.png", "labrador.png"]
     assert rows[0]["error_code"] == "image-format"
-    assert rows[1]["flat_top1_name"] == "red"
+    assert rows[1]["flat_top1_name"] == "labrador"
     assert rows[1]["path"].split(" > ")[-1] == rows[1]["id"]
     assert not list(tmp_path.glob("*.part"))
 
@@ -115,19 +115,19 @@ def test_csv_has_a_header_and_a_line_per_image(
 def test_stdin(tiny_bundle: Path, tree_file: Path, photos: Path) -> None:
     command = [sys.executable, "-m", "robustzs", "classify", "-", "--model", str(tiny_bundle)]
     command += ["--hierarchy", str(tree_file), "--templates", "name", "--format", "json"]
-    data = (photos / "blue.png").read_bytes()
+    data = (photos / "tabby.png").read_bytes()
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["flat_top1"]["name"] == "blue"
+    assert json.loads(done.stdout)["flat_top1"]["name"] == "tabby"
 
 
 def test_labels_without_a_hierarchy_give_the_best_label(
     run: Run, photos: Path, tiny_bundle: Path
 ) -> None:
-    arguments = ["--model", tiny_bundle, "--labels", "red,green,blue", "--templates", "name"]
-    result = run(["classify", photos / "green.png", *arguments, "--format", "json"])
+    arguments = ["--model", tiny_bundle, "--labels", "labrador,ambulance,tabby", "--templates", "name"]
+    result = run(["classify", photos / "ambulance.png", *arguments, "--format", "json"])
     answer = json.loads(result.out)
-    assert answer["prediction"]["name"] == "green"
+    assert answer["prediction"]["name"] == "ambulance"
     assert answer["prediction"]["is_leaf"]
     assert answer["hierarchy"]["name"] == "flat"
 
@@ -136,7 +136,7 @@ def test_terminal_sequences_in_file_names_are_shown_not_obeyed(
     run: Run, photos: Path, options: list[str]
 ) -> None:
     evil = photos / "\x1b[2Jx\u202egnp.png"
-    evil.write_bytes((photos / "red.png").read_bytes())
+    evil.write_bytes((photos / "labrador.png").read_bytes())
     result = run(["classify", evil, *options])
     assert "\x1b" not in result.out
     assert "\u202e" not in result.out
@@ -145,10 +145,10 @@ def test_terminal_sequences_in_file_names_are_shown_not_obeyed(
 
 def test_undecodable_file_names_survive(run: Run, photos: Path, options: list[str]) -> None:
     name = os.fsdecode(os.fsencode(str(photos)) + b"/\xff\xfe.png")
-    Path(name).write_bytes((photos / "red.png").read_bytes())
+    Path(name).write_bytes((photos / "labrador.png").read_bytes())
     result = run(["classify", name, *options, "--format", "json"])
     assert result.code == 0
-    assert json.loads(result.out)["flat_top1"]["name"] == "red"
+    assert json.loads(result.out)["flat_top1"]["name"] == "labrador"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_undecodable_file_names_survive(run: Run, photos: Path, options: list[st
 def test_options_out_of_range_are_usage_errors(
     run: Run, photos: Path, options: list[str], arguments: list[str], says: str
 ) -> None:
-    result = run(["classify", photos / "red.png", *options, *arguments])
+    result = run(["classify", photos / "labrador.png", *options, *arguments])
     assert result.code == 2
     assert says in result.err
     assert result.out == ""
@@ -191,7 +191,7 @@ def test_options_out_of_range_are_usage_errors(
 def test_what_is_not_there_is_named(
     run: Run, photos: Path, options: list[str], arguments: list[str], says: str
 ) -> None:
-    result = run(["classify", photos / "red.png", *options, *arguments])
+    result = run(["classify", photos / "labrador.png", *options, *arguments])
     assert result.code in (1, 2)
     assert says in result.err
     assert result.out == ""
@@ -210,7 +210,7 @@ def test_explain_labels_shows_senses_and_exits(run: Run) -> None:
 
 
 def test_ambiguous_labels_warn_or_stop(run: Run, photos: Path, tiny_bundle: Path) -> None:
-    arguments = ["classify", photos / "red.png", "--model", tiny_bundle, "--labels", "crane,tench"]
+    arguments = ["classify", photos / "labrador.png", "--model", tiny_bundle, "--labels", "crane,tench"]
     arguments += ["--hierarchy", "wordnet", "--format", "json"]
     first = run(arguments)
     assert first.code == 0
@@ -226,7 +226,7 @@ def test_output_of_a_failed_run_leaves_the_older_file(
 ) -> None:
     output = tmp_path / "out.json"
     output.write_text("precious")
-    result = run(["classify", photos / "red.png", *options, "--theta", "7", "-o", output])
+    result = run(["classify", photos / "labrador.png", *options, "--theta", "7", "-o", output])
     assert result.code == 2
     assert output.read_text() == "precious"
 
