@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from robustzs.answer import StopRule, Strategy, ThetaSource
-from robustzs.errors import CalibrationMismatchError, UsageError
+from robustzs.errors import BundleManifestError, CalibrationMismatchError, UsageError
 
 if TYPE_CHECKING:
     from robustzs.bundle.manifest import BundleManifest
@@ -107,7 +107,11 @@ class Threshold:
 def choose_threshold(
     options: Options, calibration: Calibration | None, manifest: BundleManifest
 ) -> Threshold:
-    """The caller's threshold, else the calibration's, else the bundle's, else 0.65."""
+    """The caller's threshold, else the calibration's, else the bundle's, else 0.65.
+
+    Raises:
+        BundleManifestError: the bundle's own is not a probability.
+    """
     if options.theta is not None:
         return Threshold(theta=float(options.theta), source="user")
     if calibration is not None:
@@ -118,6 +122,11 @@ def choose_threshold(
             calibration=calibration.digest,
         )
     if manifest.theta is not None:
+        if not 0.0 <= manifest.theta.value <= 1.0:
+            raise BundleManifestError(
+                f"the model {manifest.name} has theta {manifest.theta.value}, not a probability",
+                hint="give theta yourself, or export the bundle again",
+            )
         return Threshold(theta=manifest.theta.value, source="bundle")
     return Threshold(theta=DEFAULT_THETA, source="default")
 
