@@ -95,10 +95,8 @@ def walk(
     walks = []
     for row, leaf in zip(probs, top1.tolist(), strict=True):
         target = None if cut is None else _target(row, tree, cut, rule, root, leaf)
-        if rule == "climb":
-            end = int(tree.leaf_nodes[leaf])
-        else:
-            end = _descend(row, tree, root if target is None else target)
+        start = int(tree.leaf_nodes[leaf]) if rule == "climb" else (target or root)
+        end = _descend(row, tree, start)
         path = _visible_path(tree, root, end)
         stop, reason = _stop(row, tree, path, theta, target, max_depth)
         walks.append(Walk(path, stop, leaf, reason))
