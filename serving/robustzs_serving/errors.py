@@ -20,9 +20,9 @@ _STATUS: tuple[tuple[type[RobustZSError], int], ...] = (
 )
 
 
-def status_of(error: RobustZSError) -> int:
-    """The HTTP status for an error; 500 for what the caller cannot mend."""
-    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+def status_of(error: type[RobustZSError]) -> int:
+    """The HTTP status for a kind of error; 500 for what the caller cannot mend."""
+    return next((status for kind, status in _STATUS if issubclass(error, kind)), 500)
 
 
 def envelope(status: int, code: str, message: str, request_id: str) -> JSONResponse:
@@ -36,7 +36,7 @@ def envelope(status: int, code: str, message: str, request_id: str) -> JSONRespo
 
 def error_response(error: RobustZSError, request_id: str) -> JSONResponse:
     """The response for one of our errors; what went wrong inside stays inside."""
-    status = status_of(error)
+    status = status_of(type(error))
     if status >= 500:
         return envelope(status, error.code, "the service failed; its log says why", request_id)
     return envelope(status, error.code, str(error), request_id)

@@ -1,0 +1,35 @@
+"""The BentoML service: `bentoml serve robustzs_serving.service:RobustZS`.
+
+The application is mounted at the root, so that BentoML's own page there (which loads a tag manager)
+is not served. BentoML adds /livez, /readyz, /healthz and /metrics.
+"""
+
+from __future__ import annotations
+
+import os
+
+import bentoml
+
+from robustzs_serving.app import Engine, create_app
+from robustzs_serving.settings import ServiceSettings
+
+settings = ServiceSettings.from_environment()
+app = create_app(settings)
+
+
+@bentoml.service(
+    name="robustzs",
+    workers=int(os.environ.get("ROBUSTZS_WORKERS", "1")),
+    traffic={"timeout": 60},
+)
+@bentoml.asgi_app(app, path="/")
+class RobustZS:
+    """Robust, hierarchical zero-shot image classification."""
+
+    def __init__(self) -> None:
+        app.state.engine = Engine(settings)
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Free the model."""
+        app.state.engine.close()

@@ -1,0 +1,155 @@
+"""The service as people meet it: a process of its own, real sockets, the SDK and the CLI."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from robustzs_client import Client, ConnectionFailedError, ImageRejectedError, InvalidRequestError
+from tests.factories import TREE_YAML, picture_bytes
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = _free_port()
+    log = (tmp_path_factory.mktemp("serve") / "log").open("w+")
+    command = [sys.executable, "-m", "robustzs", "serve", "--model", str(tiny_bundle)]
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                if httpx.get(f"{address}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, Path(log.name).read_text()
+            time.sleep(0.5)
+        else:
+            pytest.fail(Path(log.name).read_text())
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        log.close()
+
+
+@pytest.fixture
+def tree() -> dict[str, object]:
+    from robustzs.hierarchy.formats import read_hierarchy
+
+    path = Path(__file__).with_name("tree.yaml")
+    try:
+        path.write_text(TREE_YAML, encoding="utf-8")
+        document: dict[str, object] = json.loads(read_hierarchy(path).to_json())
+        return document
+    finally:
+        path.unlink()
+
+
+def test_sdk_classifies_with_a_tree_of_its_own(url: str, tree: dict[str, object]) -> None:
+    with Client(url) as client:
+        answer = client.classify(picture_bytes("labrador"), hierarchy=tree, templates="{}")
+    assert answer.flat_top1.name == "labrador"
+    assert [node.name for node in answer.path] == ["thing", "animal", "dog", "labrador"]
+
+
+def test_one_bad_image_fails_alone(url: str) -> None:
+    images = [picture_bytes("tabby"), b"not an image", picture_bytes("jeep")]
+    with Client(url) as client:
+        first, bad, last = client.classify_many(images, labels=["tabby", "jeep"], templates="{}")
+    assert first.prediction.name == "tabby"  # type: ignore[union-attr]
+    assert bad.error.code == "image-format"  # type: ignore[union-attr]
+    assert last.prediction.name == "jeep"  # type: ignore[union-attr]
+
+
+def test_errors_are_typed_and_enveloped(url: str) -> None:
+    with Client(url) as client:
+        with pytest.raises(ImageRejectedError) as refused:
+            client.classify(b"not an image", labels=["tabby"])
+        assert refused.value.status == 415
+        with pytest.raises(InvalidRequestError, match="theta"):
+            client.classify(picture_bytes("tabby"), labels=["tabby"], theta=7)
+        with pytest.raises(InvalidRequestError, match="hierarchy"):
+            client.classify(picture_bytes("tabby"), hierarchy="/etc/passwd")
+    for response in (
+        httpx.get(f"{url}/nothing-here"),
+        httpx.get(f"{url}/v1/classify"),
+        httpx.post(f"{url}/v1/classify", json={}),
+        httpx.post(f"{url}/v1/classify", files={"image": b"x"}, data={"oops": "1"}),
+        httpx.post(
+            f"{url}/v1/classify", content=b"--", headers={"content-type": "multipart/form-data"}
+        ),
+    ):
+        assert 400 <= response.status_code < 500
+        assert set(response.json()["error"]) == {"code", "message", "request_id"}
+
+
+def test_a_body_over_the_limit_is_refused_declared_or_not(url: str) -> None:
+    declared = httpx.post(f"{url}/v1/classify", files={"image": b"\0" * 33_000_000})
+    assert declared.status_code == 413
+
+    def chunks() -> Iterator[bytes]:
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        for _ in range(34):
+            yield b"\0" * 1_000_000
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    streamed = httpx.post(f"{url}/v1/classify", content=chunks(), headers=headers)
+    assert streamed.status_code == 413
+    assert httpx.get(f"{url}/v1/models").status_code == 200
+
+
+def test_cli_prints_the_same_from_the_server_as_here(
+    url: str, tiny_bundle: Path, tree_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture_bytes("siamese"))
+    (tmp_path / "b.png").write_bytes(picture_bytes("jeep")[:90])
+    command = [sys.executable, "-m", "robustzs", "classify", str(tmp_path / "a.png")]
+    command += [str(tmp_path / "b.png"), str(tmp_path / "missing.png")]
+    command += ["--hierarchy", str(tree_file), "--templates", "{}", "--format", "json"]
+    here = subprocess.run(
+        [*command, "--model", str(tiny_bundle)], capture_output=True, text=True, check=False
+    )
+    there = subprocess.run([*command, "--server", url], capture_output=True, text=True, check=False)
+    assert here.returncode == there.returncode == 1, there.stderr
+    assert json.loads(here.stdout) == json.loads(there.stdout)
+
+
+def test_nobody_listening_is_one_line_that_names_the_address(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture_bytes("jeep"))
+    address = f"http://127.0.0.1:{_free_port()}"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "robustzs",
+            "classify",
+            str(tmp_path / "a.png"),
+            "--server",
+            address,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert address in done.stderr
+    assert "Traceback" not in done.stderr
+    with Client(address) as client, pytest.raises(ConnectionFailedError):
+        client.classify(picture_bytes("jeep"))
