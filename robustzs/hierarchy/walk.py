@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robustzs.errors import LabelMismatchError, UsageError
-from robustzs.hierarchy.shape import FloatArray, IntArray
+from robustzs.hierarchy.shape import FloatArray
 from robustzs.hierarchy.tree import Hierarchy
 
 if TYPE_CHECKING:
@@ -91,13 +91,11 @@ def walk(
             f"node_probs has shape {probs.shape}; hierarchy {tree.name!r} has {len(tree)} nodes"
         )
     top1 = _flat_top1(probs, tree, root, flat_top1)
-    cut = None if level is None else np.maximum(tree.cut(level), root)
+    targets = _targets(probs, tree, level, rule, root, top1)
     walks = []
-    for row, leaf in zip(probs, top1.tolist(), strict=True):
-        target = None if cut is None else _target(row, tree, cut, rule, root, leaf)
+    for row, leaf, target in zip(probs, top1.tolist(), targets, strict=True):
         start = int(tree.leaf_nodes[leaf]) if rule == "climb" else (target or root)
-        end = _descend(row, tree, start)
-        path = _visible_path(tree, root, end)
+        path = _visible_path(tree, root, _descend(row, tree, start))
         stop, reason = _stop(row, tree, path, theta, target, max_depth)
         walks.append(Walk(path, stop, leaf, reason))
     return walks
@@ -128,14 +126,22 @@ def _flat_top1(
     return top1
 
 
-def _target(
-    row: FloatArray, tree: Hierarchy, cut: IntArray, rule: str, root: int, leaf: int
-) -> int:
-    """The node of the cut to answer with."""
+def _targets(
+    probs: FloatArray,
+    tree: Hierarchy,
+    level: int | str | None,
+    rule: str,
+    root: int,
+    top1: NDArray[np.int64],
+) -> list[int] | list[None]:
+    """The node of the level's cut that each row answers with, if a level is forced."""
+    if level is None:
+        return [None] * len(probs)
+    cut = np.maximum(tree.cut(level), root)  # a level above the root means the root
     if rule == "climb":
-        return int(cut[leaf])
+        return [int(node) for node in cut[top1]]
     candidates = np.unique(cut[tree.leaf_start[root] : tree.leaf_end[root]])
-    return int(candidates[np.argmax(row[candidates])])
+    return [int(node) for node in candidates[np.argmax(probs[:, candidates], axis=1)]]
 
 
 def _descend(row: FloatArray, tree: Hierarchy, node: int) -> int:
