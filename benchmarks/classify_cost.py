@@ -2,9 +2,9 @@
 
     python -m benchmarks.classify_cost [--runs 5] [--photos 200] [--threads 2]
 
-One photo: process start to exit, both sides warm (class features cached), runs taken in turn. Then a
-folder of photos, and robustzs alone at a quarter, all and twice as many, to see whether memory grows.
-Last, where the time of one run goes. Wall seconds, CPU seconds and peak resident memory are the
+One photo: process start to exit, both sides warm (class features cached), runs taken in turn. Then
+a folder of photos, and robustzs alone at a quarter, all and twice as many, to see whether memory
+grows. Last, where the time of one run goes. Wall seconds, CPU seconds and peak resident memory are the
 operating system's own account of each finished process (``wait4``).
 """
 
@@ -130,9 +130,8 @@ def main() -> None:
         for count in (arguments.photos // 4, arguments.photos, 2 * arguments.photos):
             paths = [str(path) for path in made[:count]]
             cost = measure([*ours, *batch, "--format", "jsonl", *paths], env)
-            print(
-                f"  {count:>5} photos   {cost.wall:7.2f} s   {count / cost.wall:6.1f} images/s   {cost.peak_mb:7.1f} MB"
-            )
+            speed = f"{cost.wall:7.2f} s   {count / cost.wall:6.1f} images/s"
+            print(f"  {count:>5} photos   {speed}   {cost.peak_mb:7.1f} MB")
 
         print("\nwhere the time of one robustzs run goes")
         command = [sys.executable, "-m", "benchmarks.where_time_goes", photo, threads]
