@@ -87,6 +87,11 @@ def check_onnx(path: Path, files: Mapping[str, int], *, name: str | None = None)
         except OSError as error:
             raise OnnxMalformedError(f"{name} cannot be read: {error.strerror}") from error
         with buffer:
+            if buffer[4:8] == b"ORTM":
+                raise OnnxMalformedError(
+                    f"{name} is in ONNX Runtime's own format, which cannot be checked",
+                    hint="use the ONNX file that it was made from",
+                )
             return _Walker(WireReader(buffer, name, MAX_FIELDS), name, files).model(len(buffer))
 
 

@@ -275,6 +275,11 @@ def test_what_is_no_model_is_malformed(scratch, data):
         check(scratch, data)
 
 
+def test_the_engines_own_format_is_refused(scratch):
+    with pytest.raises(OnnxMalformedError, match="own format"):
+        check(scratch, b"\x20\0\0\0ORTM" + bytes(100))
+
+
 def test_every_truncation_is_refused(scratch):
     data = rich_model().SerializeToString()
     for cut in range(len(data)):
