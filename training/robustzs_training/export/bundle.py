@@ -199,34 +199,33 @@ def _write_encoders(
     precisions: TextPrecisions,
 ) -> tuple[ParityReport, dict[str, str]]:
     image_size = facts.preprocess.image_size
-    fixed_length = tokenizer.config.fixed_length
-    export_image_tower(
-        towers[0], writer.path_for(IMAGE_ENCODER), image_size=image_size, options=options
-    )
-    text_path = writer.path_for(TEXT_ENCODER)
-    text_files = export_text_tower(
-        towers[1],
-        text_path,
-        context_length=tokenizer.config.context_length,
-        fixed_length=fixed_length,
-        options=options,
-    )
+    config = tokenizer.config
     probes = Probes(
         pixels=probe_pixels(image_size),
         token_ids=np.ascontiguousarray(tokenizer.reference(PROBE_PROMPTS), dtype=np.int64),
-        pad_id=tokenizer.config.pad_id,
-        fixed_length=fixed_length,
+        pad_id=config.pad_id,
+        fixed_length=config.fixed_length,
     )
-    encoders = (open_session(writer.path_for(IMAGE_ENCODER)), open_session(text_path))
-    image_raw, image_normalised = prove_image_tower(towers[0], encoders[0], probes)
-    text_raw, text_normalised = prove_text_tower(towers[1], encoders[1], probes)
-    similarity = prove_logits(towers, encoders, probes, facts.geometry)
+    image_path, text_path = writer.path_for(IMAGE_ENCODER), writer.path_for(TEXT_ENCODER)
+    export_image_tower(towers[0], image_path, image_size=image_size, options=options)
+    encode_image = open_session(image_path)
+    image_raw, image_normalised = prove_image_tower(towers[0], encode_image, probes)
+    text_files = export_text_tower(
+        towers[1],
+        text_path,
+        context_length=config.context_length,
+        fixed_length=config.fixed_length,
+        options=options,
+    )
+    encode_text = open_session(text_path)
+    text_raw, text_normalised = prove_text_tower(towers[1], encode_text, probes)
+    similarity = prove_logits(towers, (encode_image, encode_text), probes, facts.geometry)
     variants = []
     text_encoders: dict[str, str] = {"fp32": TEXT_ENCODER}
     for precision, quantise in sorted(precisions.quantisers.items()):
         name = f"text_encoder.{precision}.onnx"
         quantise(text_path, writer.path_for(name))
-        cosine = prove_variant(precision, open_session(writer.path_for(name)), encoders[1], probes)
+        cosine = prove_variant(precision, open_session(writer.path_for(name)), encode_text, probes)
         variants.append((precision, cosine))
         text_encoders[precision] = name
     if not precisions.keep_fp32:

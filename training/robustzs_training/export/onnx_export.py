@@ -163,8 +163,11 @@ def _forget_the_trace(model: Any) -> None:
     for graph in graphs:
         graph.metadata_props.clear()
         kept = {*graph.inputs, *graph.outputs}
-        for value in [*graph.inputs, *graph.outputs, *graph.initializers.values()]:
+        for value in kept:
             value.metadata_props.clear()
+        for value in graph.initializers.values():
+            value.metadata_props.clear()
+            value.type = value.shape = None
         for node in graph.all_nodes():
             node.metadata_props.clear()
             node.doc_string = None

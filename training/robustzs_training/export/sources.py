@@ -188,7 +188,7 @@ def _without_pretraining(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _whole_tensors(checkpoint: Checkpoint, model: nn.Module) -> dict[str, torch.Tensor]:
     """Tensors of a whole model under the names that ``model`` has, older spellings included."""
-    from open_clip import convert_to_custom_text_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict
 
     if not checkpoint.layout.is_whole:
         raise ExportError(

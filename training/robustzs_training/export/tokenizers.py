@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def tokenizer_of(config: Mapping[str, Any]) -> TokenizerFile:
     return clip_tokenizer(context_length)
 
 
+@cache
 def clip_tokenizer(context_length: int = 77) -> TokenizerFile:
     """CLIP's byte-pair encoding, from the vocabulary that open_clip ships."""
     from open_clip.tokenizer import SimpleTokenizer, default_bpe
