@@ -19,7 +19,6 @@ from pathlib import Path
 
 from robustzs.errors import UsageError
 from robustzs.hierarchy.forest import Forest
-from robustzs.hierarchy.formats import read_hierarchy
 from robustzs.hierarchy.grow import flat_tree, grow_noun_tree, grow_wordnet_tree, imagenet_tree
 from robustzs.hierarchy.limits import DEFAULT_LIMITS, HierarchyLimits
 from robustzs.hierarchy.noun_index import NounIndex
@@ -180,6 +179,9 @@ class _Loader:
                 f"there is no hierarchy or file {str(spec)!r}",
                 hint=f"one of {', '.join(BUILT_IN)}, or the path of a file",
             )
+        # Here, so that the built-in trees do not wait for the readers of YAML and tables.
+        from robustzs.hierarchy.formats import read_hierarchy
+
         if labels is None:
             return read_hierarchy(path, limits=self.limits)
         tree = read_hierarchy(path, labels=labels.ids, limits=self.limits)

@@ -88,6 +88,8 @@ class NounFile:
         if hashlib.sha256(body).digest() != data[len(MAGIC) : len(MAGIC) + 32]:
             raise self._damaged("its sha256 does not match its content")
         (header_size,) = struct.unpack_from("<I", body)
+        if 4 + header_size > len(body):
+            raise self._damaged("it ends within its header")
         header = json.loads(bytes(body[4 : 4 + header_size]))
         self.info: dict[str, Any] = header["info"]
         self._table = {entry["name"]: entry for entry in header["sections"]}
@@ -108,6 +110,11 @@ class NounFile:
                 hint="reinstall robustzs, or compile it with `robustzs hierarchy compile-nouns`",
             ) from error
         return cls(data, str(path))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sections, sorted."""
+        return tuple(sorted(self._table))
 
     def bytes_of(self, name: str) -> memoryview:
         """The bytes of a section, read-only."""

@@ -164,16 +164,17 @@ class NounIndex:
 
     def sense_rows(self, text: str) -> tuple[int, ...]:
         """As :meth:`synsets`, but rows only."""
-        variants = _spellings(text)
-        for key in variants:
+        for key in _spellings(text):
             if rows := self._senses_of(key):
                 return rows
-        for key in variants:
-            found: dict[int, None] = {}
-            for form in self._base_forms(key):
-                found.update(dict.fromkeys(self._senses_of(form)))
-            if found:
-                return tuple(found)
+        return self.singular_rows(text)
+
+    def singular_rows(self, text: str) -> tuple[int, ...]:
+        """Rows of the nouns that ``text`` may be a plural of: also for ``men``, a noun itself."""
+        for key in _spellings(text):
+            rows = [row for form in self._base_forms(key) for row in self._senses_of(form)]
+            if rows:
+                return tuple(dict.fromkeys(rows))
         return ()
 
     def wnid(self, row: int) -> str:

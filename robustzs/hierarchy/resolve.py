@@ -149,6 +149,8 @@ def _draft(label: Label, index: NounIndex) -> _Draft:
         how: How = "wnid" if WNID_PATTERN.fullmatch(label.synset) else "synset"
         return _Draft(label, (row,), "imagenet" if label.synset in imagenet_table() else how)
     found = index.sense_rows(label.name)
+    if found and not _masks(index).physical[list(found)].any():  # "men" are a work force
+        found = tuple(dict.fromkeys((*found, *index.singular_rows(label.name))))
     for alias in label.aliases if not found else ():
         found = tuple(dict.fromkeys((*found, *index.sense_rows(alias))))
     if not found:

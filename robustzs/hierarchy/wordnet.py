@@ -125,7 +125,12 @@ def nltk_wordnet(wordnet_dir: Path) -> Iterator[Any]:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The multilingual functions")
-                yield WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)
+                reader = WordNetCorpusReader(nltk.data.find("corpora/wordnet"), None)
+            try:
+                yield reader
+            finally:
+                for stream in reader._data_file_map.values():  # nltk offers no way to close them
+                    stream.close()
         finally:
             nltk.data.path.remove(data_root)
 
