@@ -30,7 +30,9 @@ def classify(
     labels: Annotated[
         str | None,
         typer.Option(
-            "--labels", "-l", help="a,b,c or a file: one label a line, CSV or JSON. [ImageNet-1k]"
+            "--labels",
+            "-l",
+            help="a,b,c or a file: one label a line, CSV or JSON; else ImageNet-1k",
         ),
     ] = None,
     hierarchy: Annotated[
@@ -39,7 +41,7 @@ def classify(
             "--hierarchy",
             "-H",
             help="wordnet, wordnet-nouns, flat, or a file; repeat it for a forest. "
-            r"\[wordnet; flat with --labels]",
+            "Else wordnet, or flat with --labels.",
             show_default=False,
         ),
     ] = None,
@@ -63,7 +65,9 @@ def classify(
     ] = None,
     theta: Annotated[
         float | None,
-        typer.Option(help="Go deeper while a node's probability is above this. [the model's]"),
+        typer.Option(
+            help="Go deeper while a node's probability is above this; else the model's own"
+        ),
     ] = None,
     rule: Annotated[Rule, typer.Option(help="Walk down greedily, or climb from the best leaf.")] = (
         Rule.greedy
@@ -71,7 +75,7 @@ def classify(
     top_k: Annotated[int, typer.Option("--top-k", "-k", help="Best leaves to list.")] = 5,
     templates: Annotated[
         str | None,
-        typer.Option(help="Prompt templates: a set's name, or text with {}. [the model's]"),
+        typer.Option(help="Prompt templates: a set's name, or text with {}; else the model's own"),
     ] = None,
     reject: Annotated[
         bool, typer.Option("--reject", help="Allow `none of these` as an answer.")
@@ -93,12 +97,14 @@ def classify(
     ] = None,
     full_path: Annotated[
         bool | None,
-        typer.Option("--path/--no-path", help="Show every node of the path. [for one image]"),
+        typer.Option(
+            "--path/--no-path", help="Show every node of the path; else for one image only"
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images per inference.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of the engine. [all cores]")
+        int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores")
     ] = None,
     expect_digest: Annotated[
         str | None, typer.Option(help="Refuse the model unless its bundle has this digest.")
@@ -112,12 +118,13 @@ def classify(
 ) -> None:
     """Classify images down a tree, stopping where a more specific answer would be a guess.
 
+    \b
     Examples:
       robustzs classify cat.jpg --hierarchy wordnet
       robustzs classify photos/ --labels "cat,dog,bird" --format csv -o out.csv
       robustzs classify x.png --hierarchy taxonomy.yaml --theta 0.8
       cat photo.webp | robustzs classify - --format json
-    """
+    """  # noqa: D301
     from robustzs.cli.labels import explain, pin_senses
     from robustzs.cli.remote import ask_server
     from robustzs.images.sources import iter_sources

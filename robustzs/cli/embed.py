@@ -49,7 +49,7 @@ def embed(
     ] = True,
     output_format: Annotated[
         EmbedFormat | None,
-        typer.Option("--format", "-f", help="[by the output's suffix, else jsonl]"),
+        typer.Option("--format", "-f", help="Else by the output's suffix, else jsonl"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the features to this file.")
@@ -57,16 +57,17 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images per inference.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of the engine. [all cores]")
+        int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores")
     ] = None,
     expect_digest: DigestOption = None,
 ) -> None:
     """Write the features of images or texts: one row each, in order.
 
+    \b
     Examples:
       robustzs embed photos/ -o features.npz
       robustzs embed --text "a photo of a cat" --text "a photo of a dog"
-    """
+    """  # noqa: D301
     if bool(images) == bool(text):
         raise UsageError(
             "name images, or texts with --text, not both", hint="robustzs embed photo.jpg"

@@ -40,7 +40,7 @@ def build_command(
     spec: SpecArgument = "wordnet",
     labels: LabelsOption = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The tree's JSON. [stdout]")
+        Path | None, typer.Option("--output", "-o", help="The tree's JSON; else stdout")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the tree.")] = None,
     root: Annotated[
@@ -57,10 +57,11 @@ def build_command(
 ) -> None:
     """Grow a WordNet tree over labels, or turn any supported file into the canonical JSON.
 
+    \b
     Examples:
       robustzs hierarchy build --labels "cat,dog,oak" -o tree.json
       robustzs hierarchy build taxonomy.csv -o tree.json
-    """
+    """  # noqa: D301
     from robustzs.cli.render import open_output
 
     tree = _grow_or_load(spec, labels, root, max_depth, on_ambiguous.value, on_unknown.value)

@@ -26,7 +26,7 @@ def serve(
     ] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of each engine. [all cores]")
+        int | None, typer.Option(min=1, max=1024, help="Threads of each engine; else all cores")
     ] = None,
 ) -> None:
     """Serve a model over HTTP with BentoML: POST /v1/classify.
