@@ -59,10 +59,10 @@ def grow_wordnet_tree(
 ) -> Hierarchy:
     """The WordNet tree over some labels.
 
-    Leaves have the labels' ids, names and prompts; inner nodes have wnids. A label that is a kind
-    of another label's (``dog`` beside ``labrador``) becomes a leaf under the inner node of its
-    sense, named ``dog (other)``, with its own id and prompt; should that id be the node's wnid, the
-    inner node is called ``<wnid>--any``. Labels of one sense share an inner node in the same way.
+    Leaves have the labels' ids, names and prompts; inner nodes have wnids. A label with another
+    one below it (``dog`` beside ``labrador``) becomes a leaf under the inner node of its sense,
+    named ``dog (other)``, with its own id and prompt; should that id be the node's wnid, the inner
+    node is called ``<wnid>--any``. Labels of one sense share an inner node in the same way.
 
     Args:
         labels: What the leaves stand for.
