@@ -287,7 +287,7 @@ def test_greedy_is_the_most_specific_node_above_a_majority(
 ) -> None:
     probs = node_probs("marginal", tree, rng)
     for row, found in zip(probs, walk(probs, tree, theta=theta), strict=True):
-        above = np.flatnonzero(row > theta)
+        above = np.flatnonzero(row.astype(np.float64) > theta)
         deepest = above[np.argmax(tree.depth[above])] if above.size else 0
         assert found.answer == deepest
 
