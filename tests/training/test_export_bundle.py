@@ -8,19 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from robustzs.bundle.manifest import BackboneRecord, Geometry, LicenceRecord, SourceRecord
-from robustzs.bundle.store import Bundle
-from robustzs.errors import (
-    BundleExistsError,
-    BundleWeightsMissingError,
-    ExportError,
-    ExportParityError,
-)
-from robustzs.images.config import PreprocessConfig
-from robustzs.tokenizer import Tokenizer
+import torch
 from robustzs_training.backbones import BACKBONE_PREFIX, MINILM
 from robustzs_training.export.bundle import (
     PROBE_PROMPTS,
@@ -41,6 +29,16 @@ from robustzs_training.export.tokenizers import clip_tokenizer, tokenizer_of
 from robustzs_training.export.towers import ImageTower, TextTower
 from robustzs_training.models import build_model, load_bundle_model, load_tensors
 
+from robustzs.bundle.manifest import BackboneRecord, Geometry, LicenceRecord, SourceRecord
+from robustzs.bundle.store import Bundle
+from robustzs.errors import (
+    BundleExistsError,
+    BundleWeightsMissingError,
+    ExportError,
+    ExportParityError,
+)
+from robustzs.images.config import PreprocessConfig
+from robustzs.tokenizer import Tokenizer
 from tests.training.tiny_clip import TINY, TINY_QUICK, make_clip
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
@@ -374,8 +372,9 @@ def test_weights_are_what_the_backbone_does_not_provide(tmp_path: Path) -> None:
 
 
 def test_a_backbone_of_another_version_is_refused() -> None:
-    from robustzs.errors import BundleDigestError, BundleError
     from robustzs_training.backbones import locate_backbone
+
+    from robustzs.errors import BundleDigestError, BundleError
 
     record = MINILM.record("text.transformer.")
     assert locate_backbone(record) == MINILM.path

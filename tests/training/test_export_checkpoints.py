@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from robustzs.errors import CheckpointFormatError
+import torch
 from robustzs_training.export.checkpoints import Layout, read_checkpoint
 from safetensors.torch import save_file
+
+from robustzs.errors import CheckpointFormatError
 
 WHOLE = {
     "visual.conv1.weight": torch.ones(4, 3, 2, 2),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch")
+import torch
+from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
+from safetensors.torch import save_file
 
 from robustzs.errors import (
     CheckpointFormatError,
@@ -14,9 +15,6 @@ from robustzs.errors import (
     RobustZSError,
     UsageError,
 )
-from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
-from safetensors.torch import save_file
-
 from tests.training.tiny_clip import (
     TINY,
     TINY_QUICK,

@@ -31,7 +31,8 @@ class Origin:
     Attributes:
         architecture: For the record.
         config: open_clip ``model_cfg``.
-        preprocess: open_clip ``preprocess_cfg``, as far as the origin says.
+        preprocess: open_clip ``preprocess_cfg``, as far as the origin says, and ``resize_size``
+            where the resize is to another size than the crop.
         weights: File to read.
         pretrained: Tag or hub name, for the record.
         tag_quick_gelu: What open_clip's list says of the tag's activation; None: nothing.
@@ -223,10 +224,14 @@ def _hugging_face_preprocess(folder: Path) -> Mapping[str, Any]:
         return {}
     document = json.loads(path.read_text(encoding="utf-8"))
     names = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+    size = document.get("size")
+    size = {"shortest_edge": size} if isinstance(size, int) else size or {}
     known = {
         "mean": document.get("image_mean"),
         "std": document.get("image_std"),
         "interpolation": names.get(document.get("resample", 3)),
+        "resize_size": size.get("shortest_edge"),
+        "resize_mode": "squash" if "height" in size else None,
     }
     return {key: value for key, value in known.items() if value is not None}
 

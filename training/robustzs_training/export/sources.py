@@ -123,7 +123,7 @@ def load_source(request: SourceRequest) -> SourceModel:
     if preprocess.resize_size is not None:
         notes.append(
             f"images are resized to {preprocess.resize_size}, {preprocess.interpolation}, before "
-            "the crop, as in QT-AFT's code"
+            "the crop"
         )
     return SourceModel(
         model=model,
@@ -246,9 +246,11 @@ def _preprocess(
             f"the interpolation {settings['interpolation']!r} has no equivalent in a bundle",
             hint="bundles know bicubic and bilinear",
         )
+    resize_size = origin.preprocess.get("resize_size")
     preprocess = PreprocessConfig(
         image_size=(height, width),
         resize_mode=settings["resize_mode"],
+        resize_size=None if resize_size == min(height, width) else resize_size,
         interpolation=settings["interpolation"],
         fill_color=(fill, fill, fill),
     )
