@@ -36,8 +36,8 @@ Progress = Callable[[int, int], None]
 
 _FORMAT = 1
 _CHECKSUM_BYTES = 32
-_TEXTS_AT_ONCE = 8192  # bounds the raw features in memory
-_TOKENS_AT_ONCE = 2048  # bounds the activations of one inference
+_TEXTS_AT_ONCE = 4096  # bounds the raw features in memory
+_TOKENS_AT_ONCE = 1024  # bounds the activations of one inference
 _STALE_SECONDS = 3600.0  # a temporary file this old was left by a process that died
 
 _logger = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ class TextFeatureCache:
 
     def put(self, key: str, array: Float32Array) -> None:
         """Keep ``array`` under ``key``; other processes see all of it or nothing."""
-        data = _render(array)
-        if len(data) > self.max_bytes:
+        pieces = _pieces(array)
+        if sum(len(piece) for piece in pieces) > self.max_bytes:
             return
         temporary = None
         try:
@@ -93,7 +93,7 @@ class TextFeatureCache:
                 return
             descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=self.folder)
             with os.fdopen(descriptor, "wb") as stream:  # mkstemp made it 0600
-                stream.write(data)
+                stream.writelines(pieces)
             os.replace(temporary, self._path(key))
             temporary = None
             self._evict(keep=self._path(key))
@@ -304,16 +304,20 @@ def _token_rows(texts: Sequence[str], tokenizer: Tokenizer) -> Sequence[Sequence
     return tokenizer.encode_ragged(texts)
 
 
-def _render(array: Float32Array) -> bytes:
+def _pieces(array: Float32Array) -> list[bytes | memoryview]:
     """An ``.npy`` file and its checksum behind it, which readers of ``.npy`` do not look at."""
+    plain = np.ascontiguousarray(array, "<f4")
     stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(array, "<f4"), allow_pickle=False)
-    data = stream.getvalue()
-    return data + hashlib.blake2b(data, digest_size=_CHECKSUM_BYTES).digest()
+    np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(plain))
+    pieces: list[bytes | memoryview] = [stream.getvalue(), plain.data.cast("B")]
+    checksum = hashlib.blake2b(digest_size=_CHECKSUM_BYTES)
+    for piece in pieces:
+        checksum.update(piece)
+    return [*pieces, checksum.digest()]
 
 
 def _parse(data: mmap.mmap, shape: tuple[int, int]) -> Float32Array:
-    """The array in a file of ``_render``, without a copy.
+    """The array in a file of ``_pieces``, without a copy.
 
     Raises:
         ValueError: anything differs from what was written.
