@@ -196,6 +196,8 @@ def _session_options(ort: ModuleType, threads: int) -> Any:
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # weights outside the arena, which would round them up to powers of two
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     return options
 
 

@@ -102,6 +102,9 @@ class Classifier:
         roots = tuple(
             0 if options.root is None else tree.find(options.root) for tree in self.forest
         )
+        if options.level is not None:
+            for tree in self.forest:
+                tree.cut(options.level)  # refuses a rank that the tree does not have
         self._answers = AnswerMaker(
             model=ModelRef(name=manifest.name, digest=embedder.bundle.digest),
             forest=self.forest,

@@ -145,13 +145,15 @@ class Embedder:
             images, self.preprocess, batch_size=batch_size, workers=available_cpus()
         )
         for decoded in ahead:
-            pixels = [row.pixels for row in decoded if row.pixels is not None]
+            good = [row.pixels for row in decoded if row.pixels is not None]
+            pixels = np.stack(good) if good else None
             for row in decoded:
-                row.pixels = None  # the batch holds them from here on
-            if pixels:
-                yield decoded, self.backend.encode_image(np.stack(pixels))
-            else:
+                row.pixels = None  # held once, in the batch
+            del good
+            if pixels is None:
                 yield decoded, np.empty((0, self.manifest.embed_dim), np.float32)
+            else:
+                yield decoded, self.backend.encode_image(pixels)
 
     def embed_texts(
         self, texts: Sequence[str], *, progress: Progress | None = None

@@ -24,6 +24,7 @@ from robustzs.errors import (
     UnknownNodeError,
     UsageError,
 )
+from robustzs.hierarchy.build import Node
 from tests.factories import COLOURS, EMBED_DIM, LEAVES, make_bundle, picture
 
 Load = Callable[..., Classifier]
@@ -129,7 +130,34 @@ def test_a_level_is_answered_whatever_theta(load: Load, level: Any, expected: st
 
 def test_a_rank_that_the_tree_lacks_is_refused(load: Load) -> None:
     with pytest.raises(UnknownNodeError, match="genus"):
-        load(level="genus").classify(picture("dog"))
+        load(level="genus")
+
+
+def test_a_named_rank_is_a_level(load: Load, tmp_path: Path) -> None:
+    path = tmp_path / "ranks.csv"
+    rows = ["kingdom,family,species", "animal,dogs,poodle", "animal,cats,tabby", "vehicle,,jeep"]
+    path.write_text("\n".join(rows) + "\n")
+    classifier = load(hierarchy=path, level="family")
+    assert classifier.classify(picture("tabby")).prediction.name == "cats"
+    assert classifier.classify(picture("jeep")).prediction.name == "jeep"
+
+
+def test_spacers_are_never_part_of_an_answer(load: Load) -> None:
+    nodes = [
+        Node(id="root", name="root"),
+        Node(id="spacer", parent_id="root", hidden=True),
+        Node(id="tabby", parent_id="spacer"),
+        Node(id="jeep", parent_id="spacer"),
+        Node(id="poodle", parent_id="root"),
+    ]
+    tree = Hierarchy.from_nodes(nodes, name="spaced")
+    for temperature in (1.0, 30.0):
+        answer = load(hierarchy=tree, temperature=temperature).classify(picture("tabby"))
+        check(answer)
+        shown = {node.id for node in (*answer.path, *answer.alternatives)}
+        assert "spacer" not in shown
+        assert answer.path[-1].depth == 2
+    assert {node.id for node in answer.alternatives} == {"jeep", "poodle"}
 
 
 def test_below_a_root_only_its_leaves_are_candidates(load: Load) -> None:
