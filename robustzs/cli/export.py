@@ -54,22 +54,22 @@ def export(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Tag or file that a visual encoder (FARE, TeCoA, QT-AFT) was trained from. "
-            "[openai]"
+            help="Tag or file that a visual encoder (FARE, TeCoA, QT-AFT) was trained from; "
+            "without it openai."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Folder to make. [the bundle's name among your models]"
-        ),
+        typer.Option("--output", "-o", help="Folder to make; without it NAME among your models."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the bundle. [from MODEL and --pretrained]")
+        str | None,
+        typer.Option(help="Name of the bundle; without it made from MODEL and --pretrained."),
     ] = None,
     to: Annotated[Target, typer.Option(help="What to write.")] = Target.bundle,
     templates: Annotated[
-        str | None, typer.Option(help="Default prompt templates: a set, or one with {}. [single]")
+        str | None,
+        typer.Option(help="Default prompt templates: a set, or one with {}; else single."),
     ] = None,
     resize: Annotated[
         Resize, typer.Option(help="Before the crop; auto: as the checkpoint's origin does.")

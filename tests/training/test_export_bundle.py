@@ -39,28 +39,9 @@ from robustzs.errors import (
 )
 from robustzs.images.config import PreprocessConfig
 from robustzs.tokenizer import Tokenizer
-from tests.training.tiny_clip import TINY, TINY_QUICK, make_clip
+from tests.training.tiny_clip import LITE, TINY, TINY_QUICK, make_clip, small_bert
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-LITE: dict[str, Any] = {
-    "embed_dim": 24,
-    "custom_text": True,
-    "vision_cfg": {
-        "image_size": 64,
-        "timm_model_name": "test_efficientnet",
-        "timm_model_pretrained": False,
-        "timm_pool": "avg",
-        "timm_proj": "linear",
-        "timm_proj_bias": True,
-    },
-    "text_cfg": {
-        "context_length": 77,
-        "vocab_size": 30522,
-        "hf_model_pretrained": True,
-        "hf_proj_type": "mlp",
-        "hf_pooler_type": "mean_pooler",
-    },
-}
 
 
 def facts(**changes: Any) -> BundleFacts:
@@ -80,21 +61,6 @@ def export(model: Any, output: Path, config: dict[str, Any] = TINY, **options: A
     return export_open_clip_model(
         model, config=config, tokenizer=tokenizer_of(config), output=output, **options
     )
-
-
-def small_bert(folder: Path) -> Path:
-    """A Hugging Face text tower with MiniLM's tokenizer and two random layers."""
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        hidden_dropout_prob=0.1,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-        shutil.copyfile(MINILM.path / name, folder / name)
-    return folder
 
 
 def run(path: Path, array: Any) -> Any:
@@ -279,7 +245,6 @@ def test_the_layout_of_robustzs_lite(lite: tuple[Any, dict[str, Any]], tmp_path:
         tmp_path / "lite",
         config,
         facts=lite_facts(),
-        weights="all",
         text_precisions=TextPrecisions(
             quantisers={"int8": in_steps(127)}, default="int8", keep_fp32=False
         ),
@@ -301,6 +266,14 @@ def test_the_layout_of_robustzs_lite(lite: tuple[Any, dict[str, Any]], tmp_path:
         found = run(bundle.file("text_encoder.int8.onnx"), ids)
         cosine = (found * expected).sum() / np.linalg.norm(found) / np.linalg.norm(expected)
         assert cosine > 0.999
+
+
+def test_weights_that_need_a_folder_of_this_machine_are_not_carried(
+    lite: tuple[Any, dict[str, Any]], tmp_path: Path
+) -> None:
+    model, config = lite
+    with pytest.raises(ExportError, match="bert"):
+        export(model, tmp_path / "lite", config, facts=lite_facts(), weights="all")
 
 
 def test_a_spoilt_precision_is_refused(exported: tuple[Any, Any], tmp_path: Path) -> None:

@@ -19,9 +19,18 @@ from robustzs_training.export.hf_clip import (
 from robustzs_training.export.reverse import write_hugging_face, write_open_clip
 from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
 from robustzs_training.models import build_model
+from safetensors.torch import save_file
 
 from robustzs.errors import BundleExistsError, ExportError
-from tests.training.tiny_clip import TINY, TINY_QUICK, fine_tuned, make_clip, write_config
+from tests.training.tiny_clip import (
+    LITE,
+    TINY,
+    TINY_QUICK,
+    fine_tuned,
+    make_clip,
+    small_bert,
+    write_config,
+)
 
 PROMPTS = ["a photo of a cat.", "two dogs", "an itap of my Café"]
 
@@ -117,6 +126,30 @@ def test_a_resize_that_open_clip_cannot_say_is_noted(tmp_path: Path) -> None:
     assert processor["size"] == {"shortest_edge": 37}
     assert processor["resample"] == 2
     assert load_source(SourceRequest(model=str(tmp_path / "hf"))).preprocess == source.preprocess
+
+
+@torch.no_grad()
+def test_a_text_tower_of_transformers_goes_back_to_open_clip(tmp_path: Path) -> None:
+    """The layout of robustzs-lite: the folder that was written needs no other one."""
+    bert = small_bert(tmp_path / "bert")
+    text = {**LITE["text_cfg"], "hf_model_name": str(bert), "hf_tokenizer_name": str(bert)}
+    config = {**LITE, "text_cfg": text}
+    model = build_model(config)
+    path = tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), path)
+    request = SourceRequest(model=write_config(tmp_path, config), pretrained=str(path))
+    folder = tmp_path / "back"
+    notes = write_open_clip(load_source(request), folder)
+    assert any("if you move it" in note for note in notes)
+    shutil.rmtree(bert)
+    again, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    again.eval()
+    ids = open_clip.get_tokenizer(f"local-dir:{folder}")(PROMPTS)
+    assert_same(model.encode_text(ids), again.encode_text(ids))
+    images = torch.randn(2, 3, 64, 64)
+    assert_same(model.encode_image(images), again.encode_image(images))
+    with pytest.raises(ExportError, match="CLIPModel"):
+        config_to_hugging_face(config)
 
 
 @pytest.mark.parametrize(

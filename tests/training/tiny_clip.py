@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from robustzs_training.backbones import MINILM
 from safetensors.torch import save_file
 
 TINY: dict[str, Any] = {
@@ -22,6 +24,27 @@ TINY: dict[str, Any] = {
     },
 }
 TINY_QUICK = {**TINY, "quick_gelu": True}
+
+
+LITE: dict[str, Any] = {
+    "embed_dim": 24,
+    "custom_text": True,
+    "vision_cfg": {
+        "image_size": 64,
+        "timm_model_name": "test_efficientnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+    },
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 30522,
+        "hf_model_pretrained": True,
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "mean_pooler",
+    },
+}
 
 
 def make_clip(config: dict[str, Any], seed: int = 0) -> torch.nn.Module:
@@ -100,3 +123,18 @@ def image_features(model: torch.nn.Module, seed: int = 3) -> torch.Tensor:
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         return model.encode_image(pixels)  # type: ignore[operator]
+
+
+def small_bert(folder: Path) -> Path:
+    """A Hugging Face text tower with MiniLM's tokenizer and two random layers."""
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        hidden_dropout_prob=0.1,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copyfile(MINILM.path / name, folder / name)
+    return folder

@@ -251,6 +251,12 @@ def _tensors_to_carry(
 ) -> dict[str, torch.Tensor] | None:
     if weights == "none":
         return None
+    tower = str(config["text_cfg"].get("hf_model_name", ""))
+    if Path(tower).is_absolute():
+        raise ExportError(
+            f"a bundle cannot carry weights of a text tower that is configured in {tower!r}",
+            hint="elsewhere that folder is not there: name the tower by its hub name",
+        )
     state = model.state_dict()
     if weights == "all":
         return state

@@ -112,8 +112,8 @@ def load_source(request: SourceRequest) -> SourceModel:
         base=base_file,
     )
     quick_gelu, note = choose_quick_gelu(facts)
-    config = {**origin.config, "quick_gelu": quick_gelu}
-    model = build_model(_without_pretraining(config))
+    config = _without_pretraining({**origin.config, "quick_gelu": quick_gelu})
+    model = build_model(config)
     if base_file is None:
         load_tensors(model, _whole_tensors(checkpoint, model))
     else:
