@@ -132,7 +132,7 @@ def low_confidence_threshold(top_probs: Array, is_right: npt.NDArray[np.bool_]) 
 
 def rejection_threshold(similarities: Array) -> float:
     """The best similarity that 95% of real photographs reach."""
-    return float(np.quantile(similarities, 1.0 - KEPT_SHARE))
+    return float(np.quantile(similarities, 1.0 - KEPT_SHARE, method="lower"))
 
 
 def _minimise(loss: Callable[[float], float], low: float = 1.0, high: float = 400.0) -> float:

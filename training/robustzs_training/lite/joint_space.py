@@ -58,7 +58,7 @@ class JointSpace:
 
         They get the mean norm and the mean bias (0), so no concept starts with an advantage.
         """
-        out = np.zeros((len(directions), EMBED_DIM))
+        out = np.zeros((len(directions), self.targets.shape[1]))
         out[:, :-2] = unit(directions) * self.direction_norm
         out[:, -1] = np.sqrt(1.0 - self.direction_norm**2)
         return out
@@ -70,7 +70,12 @@ def unit(rows: Array) -> Array:
 
 
 def build_joint_space(
-    head_weight: Array, head_bias: Array, features: Array, reference: npt.NDArray[np.int64]
+    head_weight: Array,
+    head_bias: Array,
+    features: Array,
+    reference: npt.NDArray[np.int64],
+    *,
+    embed_dim: int = EMBED_DIM,
 ) -> JointSpace:
     """Rewrite the head for cosine similarity.
 
@@ -79,8 +84,12 @@ def build_joint_space(
         head_bias: ``[1000]``.
         features: ``[n, 1280]`` pooled features of unlabelled pictures.
         reference: Classes that may shape the space; the others are only mapped into it.
+        embed_dim: Coordinates, two of them for bias and norm.
+
+    Raises:
+        ValueError: the reference classes span fewer directions than asked for.
     """
-    n_directions = EMBED_DIM - 2
+    n_directions = embed_dim - 2
     mean = features.mean(0)
     centred = features - mean
     covariance = centred.T @ centred / len(centred)
@@ -108,9 +117,9 @@ def build_joint_space(
     pad = np.sqrt(np.maximum(largest**2 - norms**2, 0.0))
     targets = unit(np.concatenate([raw, pad[:, None]], axis=1))
 
-    out_weight = np.zeros((EMBED_DIM, head_weight.shape[1]))
+    out_weight = np.zeros((embed_dim, head_weight.shape[1]))
     out_weight[:n_directions] = projection
-    out_bias = np.zeros(EMBED_DIM)
+    out_bias = np.zeros(embed_dim)
     out_bias[:n_directions] = -projection @ mean
     out_bias[n_directions] = 1.0 / beta_scale
     return JointSpace(

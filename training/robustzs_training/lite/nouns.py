@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 
 from robustzs.hierarchy.noun_index import NounIndex
@@ -48,19 +48,18 @@ class ImageNetClass:
 def load_imagenet_classes() -> list[ImageNetClass]:
     """Read the shipped class table: 1000 rows in ILSVRC order."""
     source = resources.files("robustzs") / "hierarchy" / "data" / "imagenet1k_labels.csv"
-    with source.open(encoding="utf-8", newline="") as lines:
-        return [
-            ImageNetClass(
-                wnid=row["wnid"],
-                name=row["name"],
-                prompt=row["prompt"],
-                aliases=tuple(a for a in row["aliases"].split(";") if a),
-            )
-            for row in csv.DictReader(lines)
-        ]
+    return [
+        ImageNetClass(
+            wnid=row["wnid"],
+            name=row["name"],
+            prompt=row["prompt"],
+            aliases=tuple(a for a in row["aliases"].split(";") if a),
+        )
+        for row in csv.DictReader(source.read_text(encoding="utf-8").splitlines())
+    ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def ancestors_or_self(wnid: str) -> frozenset[str]:
     """Collect a synset and everything above it, by all hypernym paths."""
     synset = NounIndex.load().get(wnid)

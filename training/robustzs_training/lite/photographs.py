@@ -42,13 +42,12 @@ class Photographs:
     @property
     def scorable(self) -> npt.NDArray[np.bool_]:
         """``[n]``: whether a class of ImageNet can be right."""
-        return self.right.any(1)
+        return np.asarray(self.right.any(1))
 
 
 def load_photographs(class_wnids: Sequence[str]) -> Photographs:
     """Load all named photographs, scorable or not, in the order of their table."""
     from benchmarks.heldout_photos.photos import load_photos, right_leaves, wordnet_closure
-
     from robustzs.hierarchy.noun_index import NounIndex
 
     closure = wordnet_closure(NounIndex.load())

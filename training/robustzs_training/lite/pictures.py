@@ -32,7 +32,19 @@ WALLPAPER_FOLDERS = (Path("/usr/share/backgrounds"), Path("/usr/share/wallpapers
 IMAGE_SIZE = 224
 _MAX_SVG_BYTES = 1_500_000
 _SKIPPED_GROUPS = frozenset(
-    "flags duplicates buttons gradients patterns icons stars cards led map_symbols arrows".split()
+    [
+        "flags",
+        "duplicates",
+        "buttons",
+        "gradients",
+        "patterns",
+        "icons",
+        "stars",
+        "cards",
+        "led",
+        "map_symbols",
+        "arrows",
+    ]
 )
 _FIELD = re.compile(r"<dc:(title|subject)[^>]*>(.*?)</dc:\1>", re.DOTALL)
 _ITEM = re.compile(r"<rdf:li[^>]*>(.*?)</rdf:li>", re.DOTALL)
@@ -69,7 +81,7 @@ def iter_openclipart(folder: Path = OPENCLIPART_FOLDER) -> Iterator[CaptionedDra
         if _SKIPPED_GROUPS & set(path.parts) or path.stat().st_size > _MAX_SVG_BYTES:
             continue
         head = path.read_bytes()[:200_000].decode("utf-8", "replace")
-        fields = {name: body for name, body in reversed(_FIELD.findall(head))}
+        fields: dict[str, str] = dict(reversed(_FIELD.findall(head)))
         title = _clean(fields.get("title", ""))
         if len(title) < 3 or "openclipart" in title:
             continue
@@ -141,7 +153,10 @@ def compose(
 def to_pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
     """Resize the shorter side to 224 (bicubic), crop the centre; uint8 ``[3, 224, 224]``."""
     scale = IMAGE_SIZE / min(picture.size)
-    size = (max(IMAGE_SIZE, round(picture.width * scale)), max(IMAGE_SIZE, round(picture.height * scale)))
+    size = (
+        max(IMAGE_SIZE, round(picture.width * scale)),
+        max(IMAGE_SIZE, round(picture.height * scale)),
+    )
     picture = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     left, top = (picture.width - IMAGE_SIZE) // 2, (picture.height - IMAGE_SIZE) // 2
     box = (left, top, left + IMAGE_SIZE, top + IMAGE_SIZE)

@@ -72,9 +72,7 @@ def _weight_name(node: Any) -> str | None:
     return None
 
 
-def _matmul(
-    node: Any, name: str, values: npt.NDArray[np.float32]
-) -> tuple[list[Any], list[Any]]:
+def _matmul(node: Any, name: str, values: npt.NDArray[np.float32]) -> tuple[list[Any], list[Any]]:
     """``MatMulNBits`` for ``MatMul(x, W)`` or ``Gemm(x, W, transB=1)`` without bias."""
     from onnx import helper, numpy_helper
 
@@ -111,9 +109,7 @@ def _matmul(
     return [quantised], tensors
 
 
-def _gather(
-    node: Any, name: str, values: npt.NDArray[np.float32]
-) -> tuple[list[Any], list[Any]]:
+def _gather(node: Any, name: str, values: npt.NDArray[np.float32]) -> tuple[list[Any], list[Any]]:
     """Look up int8 rows and their scales, then multiply."""
     from onnx import TensorProto, helper, numpy_helper
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from robustzs_training.lite.towers import wordpiece
 
@@ -35,7 +34,7 @@ class StoredStates:
 
 
 def store_states(
-    text: nn.Module, sentences: list[str], n_layers: int, max_tokens: int = 4096
+    text: Any, sentences: list[str], n_layers: int, max_tokens: int = 4096
 ) -> StoredStates:
     """Run the embeddings and all but the last ``n_layers`` layers once, in bfloat16.
 
@@ -67,9 +66,7 @@ def store_states(
     return StoredStates(states=states, starts=starts)
 
 
-def finish(
-    text: nn.Module, states: torch.Tensor, mask: torch.Tensor, n_layers: int
-) -> torch.Tensor:
+def finish(text: Any, states: torch.Tensor, mask: torch.Tensor, n_layers: int) -> torch.Tensor:
     """Run the last layers, the mean over tokens and the projection; ``[n, D]``."""
     bert = text.transformer
     bias = torch.zeros(mask.shape, dtype=states.dtype).masked_fill(~mask, -1e4)[:, None, None, :]

@@ -41,8 +41,8 @@ class NounEmbeddings:
     """
 
     wnids: Sequence[str]
-    names: Array
-    glosses: Array
+    names: npt.NDArray[np.float32]
+    glosses: npt.NDArray[np.float32]
 
 
 def _text_coordinates(embeddings: NounEmbeddings, reference_rows: npt.NDArray[np.int64]) -> Array:

@@ -92,7 +92,8 @@ def noun_sentences(wnids: Sequence[str], targets: Array, taken: frozenset[str]) 
     """The lemmas of the visible nouns, bare; of common kinds also in a template and with gloss.
 
     Every second noun of the uncommon kinds (plants, persons, substances), every second template
-    and every sixth gloss is enough: what is learned is the map, not the words. An ambiguous lemma belongs to the weighted mean of its visible senses, most usual first.
+    and every sixth gloss is enough: what is learned is the map, not the words. An ambiguous lemma
+    belongs to the weighted mean of its visible senses, most usual first.
 
     Args:
         wnids: The nouns of ``targets``.

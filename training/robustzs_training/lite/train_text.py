@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,14 +50,16 @@ class TextTraining:
     seed: int = 0
 
 
-def trained_text_parameters(text: nn.Module, n_layers: int) -> dict[str, nn.Parameter]:
+def trained_text_parameters(text: Any, n_layers: int) -> dict[str, nn.Parameter]:
     """Name the text tower's parameters that training may change: last layers and projection."""
     total = len(text.transformer.encoder.layer)
     prefixes = tuple(f"transformer.encoder.layer.{i}." for i in range(total - n_layers, total))
     return {n: p for n, p in text.named_parameters() if n.startswith((*prefixes, "proj."))}
 
 
-def _group_stream(size: int, count: int, generator: np.random.Generator) -> Iterator[npt.NDArray[np.int64]]:
+def _group_stream(
+    size: int, count: int, generator: np.random.Generator
+) -> Iterator[npt.NDArray[np.int64]]:
     """Endless chunks of ``count`` group numbers: shuffled passes over ``size`` groups."""
     left = np.zeros(0, np.int64)
     while True:
@@ -107,7 +109,7 @@ def warm_up_projection(
 
 
 def train_text(
-    text: nn.Module,
+    text: Any,
     known: tuple[Sentences, StoredStates],
     open_words: tuple[Sentences, StoredStates],
     settings: TextTraining,
@@ -187,7 +189,7 @@ def _optimizer(
 
 
 def _encode_draw(
-    text: nn.Module,
+    text: Any,
     sentences: Sentences,
     states: StoredStates,
     groups: npt.NDArray[np.int64],
@@ -195,9 +197,7 @@ def _encode_draw(
     generator: np.random.Generator,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw a sentence of each group; features ``[n, D]`` and targets ``[n, D]``."""
-    rows = np.array(
-        [generator.choice(sentences.groups[g], p=sentences.weights[g]) for g in groups]
-    )
+    rows = np.array([generator.choice(sentences.groups[g], p=sentences.weights[g]) for g in groups])
     rows = rows[np.argsort(states.starts[rows + 1] - states.starts[rows], kind="stable")]
     features = []
     with torch.autocast("cpu", dtype=torch.bfloat16):

