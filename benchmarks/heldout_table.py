@@ -268,7 +268,7 @@ def _table_lines(results: Sequence[Result]) -> list[str]:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "robustzs-lite-clean",
+    model: Annotated[str, typer.Option(help="Name or folder of a bundle.")] = "robustzs-lite",
     theta: Annotated[float | None, typer.Option(help="Default: the bundle's own.")] = None,
     strategy: Annotated[Strategy, typer.Option(help="As in robustzs classify.")] = "marginal",
     cache: Annotated[Path | None, typer.Option(help="Cache folder of the pictures.")] = None,
