@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
 from safetensors.torch import save_file
+from torchvision import transforms
 
 from robustzs.errors import (
     CheckpointFormatError,
@@ -15,6 +18,8 @@ from robustzs.errors import (
     RobustZSError,
     UsageError,
 )
+from robustzs.images.config import PreprocessConfig
+from robustzs.images.preprocess import preprocess
 from tests.training.tiny_clip import (
     TINY,
     TINY_QUICK,
@@ -131,8 +136,6 @@ def test_qt_aft_gets_quickgelu_and_its_own_resize(
 
 def test_qt_afts_resize_is_that_of_its_code(tiny: Path, openai: torch.nn.Module) -> None:
     """At 224 it is Resize(256), CenterCrop(224) with torchvision's default filter."""
-    from robustzs.images.config import PreprocessConfig
-
     config = {**TINY_QUICK, "vision_cfg": {**TINY["vision_cfg"], "image_size": 224}}
     model = make_clip(config)
     base = tiny / "base.pt"
@@ -143,6 +146,12 @@ def test_qt_afts_resize_is_that_of_its_code(tiny: Path, openai: torch.nn.Module)
     assert source.preprocess == PreprocessConfig(
         image_size=(224, 224), resize_size=256, interpolation="bilinear"
     )
+    noise = np.random.default_rng(0).integers(0, 256, (300, 420, 3), np.uint8)
+    picture = Image.fromarray(noise)
+    theirs = transforms.Compose(
+        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+    )
+    assert np.array_equal(preprocess(picture, source.preprocess), theirs(picture).numpy())
 
 
 def test_the_resize_can_be_said(tiny: Path, openai: torch.nn.Module) -> None:
