@@ -36,7 +36,7 @@ class AnswerMaker:
         forest: the trees.
         roots: in each tree the node that answers are confined to.
         options: how to classify.
-        threshold: theta and its source.
+        thresholds: theta and its source for each tree.
         rejection: least similarity that is accepted, or ``None``.
         low_confidence: flat top-1 probability below which an answer is flagged, or ``None``.
         warnings: part of every answer.
@@ -46,7 +46,7 @@ class AnswerMaker:
     forest: Forest
     roots: tuple[int, ...]
     options: Options
-    threshold: Threshold
+    thresholds: tuple[Threshold, ...]
     rejection: float | None
     low_confidence: float | None
     warnings: tuple[str, ...]
@@ -64,7 +64,7 @@ class AnswerMaker:
         return walk(
             node_probs,
             self.forest[k],
-            theta=self.threshold.theta,
+            theta=self.thresholds[k].theta,
             rule=self.options.rule,
             root=self.roots[k],
             level=self.options.level,
@@ -102,18 +102,18 @@ class AnswerMaker:
     def _tree_answer(
         self, k: int, node_probs: Float32Array, walked: Walk, rejected: bool
     ) -> TreeAnswer:
-        tree = self.forest[k]
+        tree, threshold = self.forest[k], self.thresholds[k]
         stop = 0 if rejected else walked.stop
         following = walked.path[stop + 1] if stop + 1 < len(walked.path) else None
         return TreeAnswer(
             hierarchy=_hierarchy_ref(tree),
             stop=Stop(
-                theta=self.threshold.theta,
-                source=self.threshold.source,
-                alpha=self.threshold.alpha,
+                theta=threshold.theta,
+                source=threshold.source,
+                alpha=threshold.alpha,
                 rule=self.options.rule,
                 reason="rejected" if rejected else walked.reason,
-                calibration=self.threshold.calibration,
+                calibration=threshold.calibration,
             ),
             prediction=_prediction(tree, walked.path[stop], node_probs),
             path=_path(tree, walked.path, node_probs),

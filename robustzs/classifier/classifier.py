@@ -59,7 +59,7 @@ class Classifier:
         options: as given.
         forest: the trees; answers are in the first, and in ``Answer.forest`` in the others.
         templates: the prompt templates in use.
-        threshold: theta and its source.
+        thresholds: theta and its source, for each tree.
         resolutions: the WordNet sense chosen for each label, where senses were looked for.
         warnings: what a person should know about labels and trees; part of every answer.
     """
@@ -80,13 +80,16 @@ class Classifier:
         manifest = embedder.manifest
         self.embedder = embedder
         self.options = options = options or Options()
-        self.threshold = choose_threshold(options, calibration, manifest)
         trees = load_trees(
             hierarchy, load_labels(labels), on_ambiguous=on_ambiguous, on_unknown=on_unknown
         )
         self.forest: Forest = trees.forest
         self.resolutions = trees.resolutions
         self.warnings = trees.warnings
+        self.thresholds = tuple(
+            choose_threshold(options, calibration, manifest, flat=int(tree.depth.max()) == 1)
+            for tree in self.forest
+        )
         self.templates = _templates(templates, manifest.templates, self.forest)
         temperature = options.temperature or manifest.temperature
         if calibration is not None:
@@ -110,7 +113,7 @@ class Classifier:
             forest=self.forest,
             roots=roots,
             options=options,
-            threshold=self.threshold,
+            thresholds=self.thresholds,
             rejection=rejection_threshold(options, manifest),
             low_confidence=None
             if manifest.low_confidence is None

@@ -105,9 +105,12 @@ class Threshold:
 
 
 def choose_threshold(
-    options: Options, calibration: Calibration | None, manifest: BundleManifest
+    options: Options, calibration: Calibration | None, manifest: BundleManifest, *, flat: bool
 ) -> Threshold:
     """The caller's threshold, else the calibration's, else the bundle's, else 0.65.
+
+    Under a ``flat`` tree there is nothing to back off to but "anything": without a threshold of
+    the caller's or a calibration's the answer is the best label.
 
     Raises:
         BundleManifestError: the bundle's own is not a probability.
@@ -121,6 +124,8 @@ def choose_threshold(
             alpha=calibration.alpha,
             calibration=calibration.digest,
         )
+    if flat:
+        return Threshold(theta=0.0, source="default")
     if manifest.theta is not None:
         if not 0.0 <= manifest.theta.value <= 1.0:
             raise BundleManifestError(

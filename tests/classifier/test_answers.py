@@ -443,3 +443,14 @@ def test_more_templates_than_one(load: Load) -> None:
     classifier = load(templates=["a photo of a {}.", "the {}", "{}"])
     assert len(classifier.templates) == 3
     assert classifier.classify(picture("jeep")).prediction.id == "jeep"
+
+
+def test_a_flat_answer_is_the_best_label_unless_theta_is_given(load: Load) -> None:
+    labels = ["labrador", "poodle", "dog"]
+    unsure = load(labels=labels, hierarchy="flat", temperature=100.0)
+    answer = unsure.classify(picture("poodle"))
+    assert answer.prediction.name == "poodle"
+    assert answer.prediction.probability < 0.65
+    assert (answer.stop.theta, answer.stop.source) == (0.0, "default")
+    strict = load(labels=labels, hierarchy="flat", temperature=100.0, theta=0.9)
+    assert strict.classify(picture("poodle")).prediction.depth == 0
