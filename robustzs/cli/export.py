@@ -38,53 +38,68 @@ class Activation(str, Enum):
     quickgelu = "quickgelu"
 
 
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="An architecture of open_clip, hf-hub:NAME, a folder, a configuration (.json), or "
+        "a bundle that carries weights.",
+        autocompletion=complete_model,
+    ),
+]
+PretrainedOption = Annotated[
+    str | None,
+    typer.Option("--pretrained", "-p", help="A tag, hf-hub:NAME, or a checkpoint file."),
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Tag or file that a visual encoder (FARE, TeCoA, QT-AFT) was trained from; "
+        "without it openai."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder to make; without it NAME among your models."),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(help="Name of the bundle; without it made from MODEL and --pretrained."),
+]
+ToOption = Annotated[Target, typer.Option(help="What to write.")]
+TemplatesOption = Annotated[
+    str | None,
+    typer.Option(help="Default prompt templates: a set, or one with {}; else single."),
+]
+ResizeOption = Annotated[
+    Resize, typer.Option(help="Before the crop; auto: as the checkpoint's origin does.")
+]
+ActivationOption = Annotated[
+    Activation, typer.Option(help="auto: as the files say; refused where they do not.")
+]
+OpsetOption = Annotated[int, typer.Option(min=18, max=30, help="ONNX operator set.")]
+WeightsOption = Annotated[
+    bool, typer.Option("--weights", help="Carry weights, for training and attacks.")
+]
+LicenceOption = Annotated[
+    str | None, typer.Option(help="Licence of the weights, as an SPDX identifier.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="An architecture of open_clip, hf-hub:NAME, a folder, a configuration (.json), or "
-            "a bundle that carries weights.",
-            autocompletion=complete_model,
-        ),
-    ],
-    pretrained: Annotated[
-        str | None,
-        typer.Option("--pretrained", "-p", help="A tag, hf-hub:NAME, or a checkpoint file."),
-    ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="Tag or file that a visual encoder (FARE, TeCoA, QT-AFT) was trained from; "
-            "without it openai."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Folder to make; without it NAME among your models."),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help="Name of the bundle; without it made from MODEL and --pretrained."),
-    ] = None,
-    to: Annotated[Target, typer.Option(help="What to write.")] = Target.bundle,
-    templates: Annotated[
-        str | None,
-        typer.Option(help="Default prompt templates: a set, or one with {}; else single."),
-    ] = None,
-    resize: Annotated[
-        Resize, typer.Option(help="Before the crop; auto: as the checkpoint's origin does.")
-    ] = Resize.auto,
-    activation: Annotated[
-        Activation, typer.Option(help="auto: as the files say; refused where they do not.")
-    ] = Activation.auto,
-    opset: Annotated[int, typer.Option(min=18, max=30, help="ONNX operator set.")] = 18,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="Carry weights, for training and attacks.")
-    ] = False,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, as an SPDX identifier.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    model: ModelArgument,
+    pretrained: PretrainedOption = None,
+    base: BaseOption = None,
+    output: OutputOption = None,
+    name: NameOption = None,
+    to: ToOption = Target.bundle,
+    templates: TemplatesOption = None,
+    resize: ResizeOption = Resize.auto,
+    activation: ActivationOption = Activation.auto,
+    opset: OpsetOption = 18,
+    weights: WeightsOption = False,
+    licence: LicenceOption = None,
+    force: ForceOption = False,
 ) -> None:
     """Make a bundle from a torch model, after proving that it gives the same features.
 

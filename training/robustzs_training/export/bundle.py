@@ -177,12 +177,8 @@ def export_open_clip_model(
         fields = _record(model, facts, tokenizer, options, precisions, text_encoders)
         fields["embed_dim"] = int(config["embed_dim"])
         if tensors is not None:
-            _write_weights(writer, tensors, config, facts)
-            fields |= {
-                "weights": WEIGHTS,
-                "open_clip_config": OPEN_CLIP_CONFIG,
-                "backbones": [record.model_dump(mode="json") for record in backbones],
-            }
+            fields |= _write_weights(writer, tensors, config, facts)
+            fields["backbones"] = [record.model_dump(mode="json") for record in backbones]
         extra = dict(extra_files or {})
         extra.setdefault("README.md", model_card(fields).encode())
         for name, content in sorted(extra.items()):
@@ -295,13 +291,14 @@ def _write_weights(
     tensors: Mapping[str, torch.Tensor],
     config: Mapping[str, Any],
     facts: BundleFacts,
-) -> None:
+) -> dict[str, Any]:
     # Sorted and cloned: the same model gives the same bytes, whatever memory its tensors share.
     separate = {name: tensors[name].detach().clone().contiguous() for name in sorted(tensors)}
     writer.add_file(WEIGHTS, save_tensors(separate))
     writer.add_file(
         OPEN_CLIP_CONFIG, open_clip_config_text(config, facts.preprocess, facts).encode()
     )
+    return {"weights": WEIGHTS, "open_clip_config": OPEN_CLIP_CONFIG}
 
 
 def open_clip_config_text(

@@ -16,6 +16,7 @@ from robustzs_training.export.onnx_export import DEFAULT_OPSET, OnnxOptions
 from robustzs_training.export.reverse import write_hugging_face, write_open_clip
 from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
 
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Target = Literal["bundle", "open-clip", "huggingface"]
 _INHERITED = ("description", "temperature", "geometry", "theta", "low_confidence", "rejection")
 
@@ -71,6 +72,11 @@ def run_export(arguments: ExportArguments) -> ExportOutcome:
         raise UsageError(f"--to {arguments.target} needs a folder", hint="give --output DIR")
     if arguments.templates is not None:
         get_templates(arguments.templates)
+    if arguments.name is not None and not _NAME.fullmatch(arguments.name):
+        raise UsageError(
+            f"--name {arguments.name!r} cannot be a bundle's name",
+            hint="at most 64 lower-case letters, digits and . _ -, a letter or digit first",
+        )
     source = load_source(arguments.request)
     if arguments.target == "bundle":
         name = arguments.name or _default_name(arguments.request)
