@@ -48,7 +48,8 @@ def build(output: Path, work: Path, settings: TextTraining) -> None:
     started = time.perf_counter()
     material = gather_material(work)
     split = _measure_split(material, work, settings)
-    fitted = fit(material, np.arange(len(material.classes)), settings)
+    everything = np.arange(len(material.classes))
+    fitted = fit(material, everything, settings, work / "text_all.safetensors")
     encode = shipped_text_encoder(fitted.model, output / "onnx")
     calibration, measured = measure(fitted, material, encode)
     card: dict[str, Any] = {
@@ -81,7 +82,7 @@ def _measure_split(material: Material, work: Path, settings: TextTraining) -> di
         return found
     heldout = load_heldout_leaves(material.classes)
     reference = np.setdiff1d(np.arange(len(material.classes)), heldout)
-    fitted = fit(material, reference, settings)
+    fitted = fit(material, reference, settings, work / "text_split.safetensors")
     split = {
         "split": "robustzs_training/lite/data/heldout_leaves.txt",
         "n_heldout": len(heldout),

@@ -6,14 +6,15 @@ Slow steps that do not depend on the split are stored in a work folder and found
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from robustzs.hierarchy.noun_index import NounIndex
 from robustzs_training.lite.heldout import retrieval
@@ -39,10 +40,14 @@ from robustzs_training.lite.towers import (
 )
 from robustzs_training.lite.train_text import (
     TextTraining,
+    refit_projection,
     train_text,
     trained_text_parameters,
     warm_up_projection,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _LOGGER = logging.getLogger(__name__)
 N_WALLPAPER_CROPS = 1500
@@ -102,23 +107,42 @@ def gather_material(work: Path) -> Material:
     )
 
 
-def fit(material: Material, reference: npt.NDArray[np.int64], settings: TextTraining) -> Fitted:
+def fit(
+    material: Material,
+    reference: npt.NDArray[np.int64],
+    settings: TextTraining,
+    checkpoint: Path,
+) -> Fitted:
     """Build the joint space from ``reference`` classes and train the text tower into it.
 
     Trained weights are rounded to float16 at the end: what is measured is what is shipped.
+
+    Args:
+        material: Features and embeddings.
+        reference: Classes whose directions may be used.
+        settings: Of the training.
+        checkpoint: Where the trained layers lie after the last step; if it is there, they are
+            read and only the last matrix is fitted again.
     """
     weight, bias = imagenet_head()
     space = build_joint_space(weight, bias, material.features, reference)
     targets = noun_targets(space, material.embeddings, material.classes, reference)
     model: Any = build_lite_model(space)
-    _warm_up(model.text, material, targets, reference, settings)
+    text = model.text
     known = class_sentences(material.classes, reference, space.targets)
     taken = taken_words([material.classes[i] for i in reference])
     others = noun_sentences(material.embeddings.wnids, targets, taken)
-    pools = [(s, store_states(model.text, s.texts, settings.n_layers)) for s in (known, others)]
-    train_text(model.text, pools[0], pools[1], settings)
-    for parameter in trained_text_parameters(model.text, settings.n_layers).values():
-        parameter.data = parameter.data.half().float()
+    pools = [(s, store_states(text, s.texts, settings.n_layers)) for s in (known, others)]
+    trained = trained_text_parameters(text, settings.n_layers)
+    if checkpoint.exists():
+        text.load_state_dict(load_file(checkpoint), strict=False)
+    else:
+        _warm_up(text, material, targets, reference, settings)
+        train_text(text, pools[0], pools[1], settings)
+        save_file({name: p.detach() for name, p in trained.items()}, checkpoint)
+    _round_to_half(trained)
+    refit_projection(text, pools[0], pools[1], settings)
+    _round_to_half(trained)
     return Fitted(model=model.eval().requires_grad_(False), space=space, targets=targets)
 
 
@@ -148,6 +172,11 @@ def measure_retrieval(
         out[kind] = retrieval(features, directions)
     out["ensemble"] = retrieval(sum(encoded[1:], encoded[0]), directions)
     return out
+
+
+def _round_to_half(parameters: Mapping[str, nn.Parameter]) -> None:
+    for parameter in parameters.values():
+        parameter.data = parameter.data.half().float()
 
 
 def _warm_up(

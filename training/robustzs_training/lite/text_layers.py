@@ -68,15 +68,30 @@ def store_states(
 
 def finish(text: Any, states: torch.Tensor, mask: torch.Tensor, n_layers: int) -> torch.Tensor:
     """Run the last layers, the mean over tokens and the projection; ``[n, D]``."""
+    projected: torch.Tensor = text.proj(_pooled(text, states, mask, n_layers))
+    return projected
+
+
+def hidden_features(text: Any, stored: StoredStates, n_layers: int) -> npt.NDArray[np.float32]:
+    """What the projection's last matrix is applied to, per sentence, in float32; ``[n, H]``."""
+    order = np.argsort(np.diff(stored.starts), kind="stable")
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(order), 256):
+            states, mask = stored.padded(order[start : start + 256])
+            parts.append(text.proj[:-1](_pooled(text, states.float(), mask, n_layers)).numpy())
+    return np.concatenate(parts)[np.argsort(order)]
+
+
+def _pooled(text: Any, states: torch.Tensor, mask: torch.Tensor, n_layers: int) -> torch.Tensor:
     bert = text.transformer
     bias = torch.zeros(mask.shape, dtype=states.dtype).masked_fill(~mask, -1e4)[:, None, None, :]
     hidden = states
     for layer in bert.encoder.layer[len(bert.encoder.layer) - n_layers :]:
         hidden = _first(layer(hidden, attention_mask=bias))
     weights = mask[..., None].to(hidden.dtype)
-    pooled = (hidden * weights).sum(1) / weights.sum(1)
-    projected: torch.Tensor = text.proj(pooled)
-    return projected
+    pooled: torch.Tensor = (hidden * weights).sum(1) / weights.sum(1)
+    return pooled
 
 
 def _first(output: Any) -> torch.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robustzs_training.lite.text_layers import StoredStates, finish
+from robustzs_training.lite.text_layers import StoredStates, finish, hidden_features
 from robustzs_training.lite.texts import Sentences
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class TextTraining:
         weight_decay: AdamW's.
         contrast_scale: Inverse temperature of the contrast against all targets of the batch.
         contrast_weight: Its weight beside the cosine loss.
+        open_share: Weight of all open words beside all classes when the last matrix is refitted.
         seed: Of sampling and initialisation.
     """
 
@@ -47,6 +48,7 @@ class TextTraining:
     weight_decay: float = 0.01
     contrast_scale: float = 20.0
     contrast_weight: float = 0.05
+    open_share: float = 0.2
     seed: int = 0
 
 
@@ -167,6 +169,36 @@ def train_text(
             )
         on_step(step)
     text.requires_grad_(True)
+
+
+def refit_projection(
+    text: Any,
+    known: tuple[Sentences, StoredStates],
+    open_words: tuple[Sentences, StoredStates],
+    settings: TextTraining,
+) -> None:
+    """Replace the projection's last matrix by the weighted least-squares solution, in place.
+
+    Stochastic steps leave it short of that. A class counts 1, spread over its sentences; all open
+    words together count ``settings.open_share`` of all classes.
+    """
+    n_hidden, n_out = text.proj[-1].in_features, text.proj[-1].out_features
+    gram, moment = np.zeros((n_hidden, n_hidden)), np.zeros((n_hidden, n_out))
+    total = float(len(known[0].groups))
+    for (sentences, states), share in ((known, 1.0), (open_words, settings.open_share)):
+        hidden = hidden_features(text, states, settings.n_layers).astype(np.float64)
+        weights = np.zeros(len(hidden))
+        for group, weight in zip(sentences.groups, sentences.weights, strict=True):
+            weights[group] = weight
+        weights *= share * total / weights.sum()
+        targets = np.stack(sentences.targets)[sentences.target].astype(np.float64)
+        weighted = hidden * weights[:, None]
+        gram += weighted.T @ hidden
+        moment += weighted.T @ targets
+    ridge = 1e-4 * np.trace(gram) / n_hidden * np.eye(n_hidden)
+    solution = np.linalg.solve(gram + ridge, moment)
+    with torch.no_grad():
+        text.proj[-1].weight.copy_(torch.from_numpy(solution.T))
 
 
 def _optimizer(
