@@ -165,6 +165,8 @@ def _write_npz(rows: Iterable[Row], output: Path | None) -> bool:
     """``inputs`` ``[N]`` text and ``features`` ``[N, D]`` float32; load without pickle."""
     import numpy as np
 
+    from robustzs.cli.render import open_output_bytes
+
     names: list[str] = []
     vectors: list[Float32Array] = []
     failed = False
@@ -179,9 +181,8 @@ def _write_npz(rows: Iterable[Row], output: Path | None) -> bool:
     features = np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
     np.savez(buffer, inputs=np.array(names, dtype=np.str_), features=features)
     if output is not None:
-        part = output.with_name(output.name + ".part")
-        part.write_bytes(buffer.getvalue())
-        part.replace(output)
+        with open_output_bytes(output) as stream:
+            stream.write(buffer.getvalue())
     return failed
 
 

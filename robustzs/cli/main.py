@@ -6,6 +6,7 @@ was called wrongly; 130 interrupted.
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from collections.abc import Sequence
@@ -52,8 +53,10 @@ def _root(
 
 
 def report(error: RobustZSError) -> int:
-    """Print ``error`` on stderr in one or two lines and give its exit code."""
-    sys.stderr.write(f"error: {terminal_safe(error.message)}\n")
+    """Print ``error`` on stderr and give its exit code."""
+    # Our own messages have lines; what they quote from outside is escaped line by line.
+    message = "\n".join(map(terminal_safe, error.message.split("\n")))
+    sys.stderr.write(f"error: {message}\n")
     if error.hint:
         sys.stderr.write(f"  try: {terminal_safe(error.hint)}\n")
     return 2 if isinstance(error, UsageError) else 1
@@ -61,18 +64,56 @@ def report(error: RobustZSError) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; a traceback here would be a defect."""
-    # Undecodable file names arrive as lone surrogates and must not crash a print.
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
-        app(args=arguments, standalone_mode=True)
+        _run(arguments)
     except RobustZSError as error:
         sys.exit(report(error))
     except BrokenPipeError:
-        # The reader of our output left, as `head` does. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output left, as `head` does.
+        _forget_stdout()
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
+    except OSError as error:
+        # A full disk, or an output that was closed; files that are read have errors of their own.
+        _forget_stdout()
+        what = f"{error.filename!r}: " if error.filename else ""
+        sys.exit(report(RobustZSError(f"{what}{error.strerror or type(error).__name__}")))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    try:
+        app(args=arguments, standalone_mode=True)
+    finally:
+        sys.stdout.flush()  # here, where a failure is still ours to report
+
+
+def _prepare_streams() -> None:
+    """Streams that are there, and take any text."""
+    # With `>&-` a stream is None; in its place stands one that fails as writing to it would.
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    # What a stream cannot encode (lone surrogates of file names, anything under LC_ALL=C) must
+    # not crash a print, and must stay JSON.
+    codecs.register_error("robustzs-escape", _escape)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="robustzs-escape")
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""``\uNNNN``, in pairs beyond the 65536th character, as in JSON."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    units = found.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
+
+
+def _forget_stdout() -> None:
+    """Let Python's last flush, which would fail again, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

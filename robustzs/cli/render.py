@@ -7,11 +7,13 @@ names, labels) is escaped by ``robustzs.cli.escape`` before it is shown.
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, Protocol, TextIO
+from typing import BinaryIO, Literal, Protocol, TextIO
 
 from robustzs.answer import Answer, AnswerError, Node, PathNode, Stop, TreeAnswer
 from robustzs.cli.escape import csv_safe, json_safe, terminal_safe
@@ -191,28 +193,62 @@ def create_writer(
 
 @contextmanager
 def open_output(path: Path | None, stdout: TextIO) -> Iterator[TextIO]:
-    """Where results go: ``stdout``, or a file that takes its name only when it is whole.
+    """Where text results go: ``stdout``, or a file that takes its name only when it is whole.
 
-    An interrupted run leaves its rows in ``<name>.part`` and an older file of that name untouched.
+    An interrupted run leaves its rows in ``<name>.part`` and an older file of that name untouched;
+    a run that wrote nothing leaves nothing.
 
     Raises:
-        UsageError: the folder is not there or not writable.
+        UsageError: ``path`` cannot be written.
     """
     if path is None:
         yield stdout
         return
-    part = path.with_name(path.name + ".part")
+    with open_output_bytes(path) as binary:
+        stream = io.TextIOWrapper(binary, encoding="utf-8", newline="", write_through=True)
+        try:
+            yield stream
+        finally:
+            stream.detach()
+
+
+@contextmanager
+def open_output_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Like :func:`open_output`, for bytes and always a file.
+
+    A link is followed, so that the file behind it is replaced and the link stays. What is not a
+    regular file, such as ``/dev/stdout`` or a pipe, is written to directly.
+
+    Raises:
+        UsageError: ``path`` cannot be written.
+    """
     try:
-        stream = part.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"cannot write {str(path)!r}: {reason}",
-            hint="name a file in a folder that you can write",
-        ) from error
-    with stream:
-        yield stream
-    part.replace(path)
+        target = path.resolve() if path.is_symlink() and path.is_file() else path
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        direct = target.exists() and not target.is_file()
+        part = target if direct else target.with_name(target.name + ".part")
+        stream = part.open("wb")
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    try:
+        with stream:
+            yield stream
+        if not direct:
+            try:
+                part.replace(target)
+            except OSError as error:
+                raise _unwritable(path, error) from error
+    finally:
+        if not direct and part.exists() and part.stat().st_size == 0:
+            part.unlink()
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> UsageError:
+    reason = getattr(error, "strerror", None) or "not a file name"
+    return UsageError(
+        f"cannot write {str(path)!r}: {reason}", hint="name a file in a folder that you can write"
+    )
 
 
 def _stop_text(prediction: Node, path: tuple[PathNode, ...], stop: Stop) -> str:
