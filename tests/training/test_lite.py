@@ -172,11 +172,11 @@ def test_pgd_stays_in_the_ball_and_breaks_a_thin_margin() -> None:
 
     pixels = np.full((2, 3, 4, 4), 0.5, np.float32)
     gap = float(((weight[0] - weight[1]) * 0.5).sum())
-    reach = float((weight[0] - weight[1]).abs().sum()) * attack.EPS
+    reach = float((weight[0] - weight[1]).abs().sum()) * attack.THREAT.eps
     bias = torch.tensor([0.0, gap - 0.5 * reach])
     right = np.array([[True, False], [True, False]])
     assert not attack.pgd_survivors(logits_of, pixels, right).any()
-    assert max(float((x - 0.5).abs().max()) for x in seen) <= attack.EPS + 1e-6
+    assert max(float((x - 0.5).abs().max()) for x in seen) <= attack.THREAT.eps + 1e-6
     bias = torch.tensor([0.0, gap - 2.0 * reach])
     assert attack.pgd_survivors(logits_of, pixels, right).all()
     assert not attack.pgd_survivors(logits_of, pixels, ~right).any()

@@ -1,4 +1,4 @@
-"""A first answer to "how robust is it?": projected gradient descent on the held-out photographs.
+"""A first answer to "how robust is it?": PGD on the held-out photographs.
 
 It is there so that the clean model's card has a measured number; the evaluation of hardened models
 needs stronger attacks than this one.
@@ -6,79 +6,77 @@ needs stronger attacks than this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-EPS = 1.0 / 255.0
-STEP_SIZE = EPS / 4.0
-N_STEPS = 20
+from robustzs.threat import AttackConfig, ThreatModel, format_size
+from robustzs_training.attacks.pgd import PerturbedInput, pgd
+
+THREAT = ThreatModel(norm="Linf", eps=1.0 / 255.0)
+ATTACK = AttackConfig(n_steps=20, step_size=0.25 / 255.0, start="uniform", momentum=0.0, seed=0)
+Logits = Callable[[torch.Tensor], torch.Tensor]
 
 
 def pgd_survivors(
-    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    logits_of: Logits,
     pixels: npt.NDArray[np.float32],
     right: npt.NDArray[np.bool_],
     *,
-    seed: int = 0,
     batch_size: int = 16,
 ) -> npt.NDArray[np.bool_]:
-    """Attack every picture within ``eps`` = 1/255 (Linf); returns who is still right, ``[n]``.
+    """Attack every picture that is right; returns which stay right, ``[n]``.
 
-    20 steps of 1/4 eps on the sign of the gradient, from a random start, untargeted: the loss is
-    minus the logarithm of the right classes' probability. White-box, on float32 weights. A picture
-    that is wrong after any step counts as broken; one that is wrong to begin with is not right.
+    Untargeted and white-box: the loss is minus the logarithm of the right classes' probability.
 
     Args:
-        logits_of: ``pixels`` ``[B, 3, H, W]`` in [0, 1] -> logits ``[B, C]``.
+        logits_of: ``pixels`` ``[B, 3, H, W]`` in [0, 1] -> logits ``[B, C]``; its weights are
+            frozen.
         pixels: ``[n, 3, H, W]`` in [0, 1].
         right: ``[n, C]`` right classes.
-        seed: Of the random start.
         batch_size: Pictures attacked at once.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(ATTACK.seed)
     alive = np.zeros(len(pixels), bool)
     for start in range(0, len(pixels), batch_size):
-        rows = slice(start, start + batch_size)
-        clean = torch.from_numpy(pixels[rows])
+        alive[start : start + batch_size] = _is_right(
+            logits_of, torch.from_numpy(pixels[start : start + batch_size]), right[start:]
+        )
+    standing = np.flatnonzero(alive)
+    for start in range(0, len(standing), batch_size):
+        rows = standing[start : start + batch_size]
+        clean = PerturbedInput(clean=torch.from_numpy(pixels[rows]), threat=THREAT)
         target = torch.from_numpy(right[rows])
-        standing = _is_right(logits_of, clean, target)
-        noise = torch.rand(clean.shape, generator=generator) * 2.0 - 1.0
-        adversarial = (clean + EPS * noise).clamp(0.0, 1.0)
-        for _ in range(N_STEPS):
-            if not standing.any():
-                break
-            adversarial.requires_grad_(True)
-            log_probs = logits_of(adversarial).log_softmax(-1)
-            right_log_prob = log_probs.masked_fill(~target, -torch.inf).logsumexp(-1)
-            (gradient,) = torch.autograd.grad(-right_log_prob[standing].sum(), adversarial)
-            stepped = adversarial.detach() + STEP_SIZE * gradient.sign()
-            adversarial = torch.minimum(torch.maximum(stepped, clean - EPS), clean + EPS)
-            adversarial = adversarial.clamp(0.0, 1.0)
-            standing &= _is_right(logits_of, adversarial, target)
-        alive[rows] = standing.numpy()
+
+        def loss(inputs: Mapping[str, torch.Tensor], target: torch.Tensor = target) -> torch.Tensor:
+            log_probs = logits_of(inputs["pixels"]).log_softmax(-1)
+            return -log_probs.masked_fill(~target, -torch.inf).logsumexp(-1).sum()
+
+        adversarial = pgd(loss, {"pixels": clean}, ATTACK, generator=generator)["pixels"]
+        alive[rows] = _is_right(logits_of, adversarial, right[rows])
     return alive
 
 
 def _is_right(
-    logits_of: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor, target: torch.Tensor
-) -> torch.Tensor:
+    logits_of: Logits, pixels: torch.Tensor, right: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
     with torch.no_grad():
-        best = logits_of(pixels).argmax(-1)
-    return target.gather(1, best[:, None])[:, 0]
+        best = logits_of(pixels).argmax(-1).numpy()
+    return right[np.arange(len(best)), best]
 
 
 def protocol() -> dict[str, Any]:
     """The attack in the card's words."""
     return {
-        "attack": "PGD, untargeted, white-box, torch float32, random start, 1 restart",
+        "attack": "PGD, untargeted, white-box, torch float32, uniform start, last step counts",
         "loss": "-log of the summed probability of the right classes",
-        "norm": "Linf",
-        "eps": "1/255",
-        "n_steps": N_STEPS,
-        "step_size": "0.25/255",
-        "seed": 0,
+        "norm": THREAT.norm,
+        "eps": format_size(THREAT.eps),
+        "n_steps": ATTACK.n_steps,
+        "step_size": format_size(ATTACK.step_size),
+        "n_restarts": ATTACK.n_restarts,
+        "seed": ATTACK.seed,
     }
