@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from robustzs.hierarchy.tree import Hierarchy
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.models import build_model
+
+from robustzs.hierarchy.tree import Hierarchy
 
 MEAN = (0.48, 0.46, 0.41)
 STD = (0.27, 0.26, 0.28)
