@@ -115,12 +115,23 @@ def validate_command(
         try:
             tree = read_hierarchy(name)
         except RobustZSError as error:
-            problems = [str(problem) for problem in getattr(error, "problems", ())]
-            results.append({"file": name, "ok": False, "code": error.code, "message": str(error)})
+            problems = list(getattr(error, "problems", ())) or [error.message]
+            results.append(
+                {
+                    "file": name,
+                    "ok": False,
+                    "code": error.code,
+                    "message": str(error),
+                    "problems": problems,
+                }
+            )
             if not as_json:
-                _say(f"{name}: {error.message}   [{error.code}]")
+                several = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+                _say(f"{name}: {several}   [{error.code}]")
                 for problem in problems:
                     _say(f"    {problem}")
+                if error.hint:
+                    _say(f"    try: {error.hint}")
         else:
             results.append(
                 {"file": name, "ok": True, "digest": tree.digest, "n_leaves": tree.n_leaves}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -185,7 +186,12 @@ class LabelSet:
 
 
 def _is_file(spec: str) -> bool:
+    """Whether the text names a file, or a path to something that then is refused as none.
+
+    A bare name that is also a folder's (``cat``) stays a name.
+    """
     try:
-        return Path(spec).is_file()
-    except (OSError, ValueError):  # too long for a file name, or with a NUL
+        path = Path(spec)
+        return path.is_file() or (os.sep in spec and path.exists())
+    except (OSError, ValueError):  # too long, or with a NUL, for a file name
         return False

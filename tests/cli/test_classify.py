@@ -101,7 +101,7 @@ def test_csv_has_a_header_and_a_line_per_image(
     output = tmp_path / "out.csv"
     (photos / "=cmd.png").write_bytes(b"nope")
     os.chdir(photos)
-    result = run(["classify", "=cmd.png", "labrador.png", *options, "--format", "csv", "-o", output])
+    result = run(["classify", "=cmd.png", "labrador.png", *options, "-f", "csv", "-o", output])
     assert result.code == 1
     assert result.out == ""
     rows = list(csv.DictReader(io.StringIO(output.read_text("utf-8"))))
@@ -124,7 +124,8 @@ def test_stdin(tiny_bundle: Path, tree_file: Path, photos: Path) -> None:
 def test_labels_without_a_hierarchy_give_the_best_label(
     run: Run, photos: Path, tiny_bundle: Path
 ) -> None:
-    arguments = ["--model", tiny_bundle, "--labels", "labrador,ambulance,tabby", "--templates", "name"]
+    arguments = ["--model", tiny_bundle, "--labels", "labrador,ambulance,tabby"]
+    arguments += ["--templates", "name"]
     result = run(["classify", photos / "ambulance.png", *arguments, "--format", "json"])
     answer = json.loads(result.out)
     assert answer["prediction"]["name"] == "ambulance"
@@ -210,8 +211,8 @@ def test_explain_labels_shows_senses_and_exits(run: Run) -> None:
 
 
 def test_ambiguous_labels_warn_or_stop(run: Run, photos: Path, tiny_bundle: Path) -> None:
-    arguments = ["classify", photos / "labrador.png", "--model", tiny_bundle, "--labels", "crane,tench"]
-    arguments += ["--hierarchy", "wordnet", "--format", "json"]
+    arguments = ["classify", photos / "labrador.png", "--model", tiny_bundle]
+    arguments += ["--labels", "crane,tench", "--hierarchy", "wordnet", "--format", "json"]
     first = run(arguments)
     assert first.code == 0
     warnings = json.loads(first.out)["warnings"]

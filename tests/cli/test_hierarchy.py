@@ -39,6 +39,10 @@ def test_validate_reports_every_problem_with_its_line(run: Run, tmp_path: Path) 
     assert "bad.csv" in result.out
     parsed = json.loads(run(["hierarchy", "validate", bad, "--json"]).out)
     assert parsed[0]["ok"] is False
+    assert len(parsed[0]["problems"]) == 2
+    for problem in parsed[0]["problems"]:
+        assert result.out.count(problem) == 1
+    assert "try: " in result.out
 
 
 def test_resolve_shows_the_gloss_and_the_other_senses(run: Run) -> None:

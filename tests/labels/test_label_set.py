@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import unicodedata
@@ -199,6 +200,13 @@ def test_parse_takes_names_with_csv_quotes() -> None:
     )
     assert LabelSet.parse("dog's nose").names == ("dog's nose",)
     assert LabelSet.parse("x" * 300 + "," + "y" * 300).names == ("x" * 300, "y" * 300)
+
+
+def test_parse_refuses_a_path_to_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # as `--labels <(command)` gives
+    for path in (tmp_path / "pipe", tmp_path, Path(os.devnull)):
+        with pytest.raises(LabelFileError, match="not a regular file"):
+            LabelSet.parse(str(path))
 
 
 def test_parse_prefers_an_existing_file_and_quotes_undo_that(

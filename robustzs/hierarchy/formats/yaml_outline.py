@@ -32,7 +32,8 @@ def parse_yaml(text: str, path: Path, *, max_nesting: int, max_items: int) -> Ou
         line = f":{mark.line + 1}" if mark else ""
         raise HierarchyFormatError(f"{path}{line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise HierarchyFormatError(f"{path}: not YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise HierarchyFormatError(f"{path}: not YAML: {reason}") from error
 
 
 def _compose(events: Iterator[yaml.Event], path: Path, max_nesting: int, max_items: int) -> Outline:
