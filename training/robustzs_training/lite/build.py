@@ -7,9 +7,9 @@ Run it from a checkout (it measures on ``benchmarks/heldout_photos``).
 
 1. Pooled EfficientNet features of unlabelled drawings and wallpapers; MiniLM embeddings of
    WordNet's visible nouns (stored in the work folder).
-2. On the published split: joint space and text tower from 800 classes, retrieval of the other 200.
-3. The final model from all 1000 classes, rounded to float16.
-4. Calibration and measurement with the int8 text tower that ships; ``card.json``.
+2. The model: joint space and text tower from all 1000 classes, rounded to float16.
+3. Calibration and measurement with the int8 text tower that ships.
+4. The published split: the same from 800 classes, and retrieval of the other 200; ``card.json``.
 5. With ``--bundle``: the bundle itself.
 """
 
@@ -27,9 +27,15 @@ import numpy as np
 import torch
 import typer
 
-from robustzs_training.lite.bundle import load_build, save_build, shipped_text_encoder, write_bundle
+from robustzs_training.lite.bundle import (
+    BUNDLE_NAME,
+    load_build,
+    save_build,
+    shipped_text_encoder,
+    write_bundle,
+)
 from robustzs_training.lite.heldout import load_heldout_leaves
-from robustzs_training.lite.measure import TEMPLATES, measure
+from robustzs_training.lite.measure import TEMPLATES, Calibration, measure
 from robustzs_training.lite.recipe import Material, fit, gather_material, measure_retrieval
 from robustzs_training.lite.train_text import TextTraining
 
@@ -47,32 +53,40 @@ def build(output: Path, work: Path, settings: TextTraining) -> None:
     """Run the whole recipe; the results lie in ``output``."""
     started = time.perf_counter()
     material = gather_material(work)
-    split = _measure_split(material, work, settings)
     everything = np.arange(len(material.classes))
     fitted = fit(material, everything, settings, work / "text_all.safetensors")
     encode = shipped_text_encoder(fitted.model, output / "onnx")
     calibration, measured = measure(fitted, material, encode)
+    measured["heldout_classes"] = _measure_split(material, work, settings)
+    record = {
+        "recipe": "robustzs_training.lite.build",
+        "settings": vars(settings),
+        "n_training_pictures": len(material.features),
+        "n_nouns": len(material.embeddings.wnids),
+        "minutes": round((time.perf_counter() - started) / 60.0, 1),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "machine": platform.machine(),
+    }
+    card = make_card(measured, calibration, record)
+    save_build(output, fitted.model, calibration, card)
+
+
+def make_card(
+    measured: dict[str, Any], calibration: Calibration, record: dict[str, Any]
+) -> dict[str, Any]:
+    """Put the measurements together; ``results`` and ``robustness`` are what people see first."""
     card: dict[str, Any] = {
-        "model": "robustzs-lite-clean",
+        "model": BUNDLE_NAME,
         "description": DESCRIPTION,
         "templates": TEMPLATES,
         "calibration": vars(calibration),
-        "heldout_classes": split,
+        "training": record,
         **measured,
-        "training": {
-            "recipe": "robustzs_training.lite.build",
-            "settings": vars(settings),
-            "n_training_pictures": len(material.features),
-            "n_nouns": len(material.embeddings.wnids),
-            "minutes": round((time.perf_counter() - started) / 60.0, 1),
-            "versions": {name: metadata.version(name) for name in _PACKAGES},
-            "machine": platform.machine(),
-        },
     }
     card["robustness_measurement"] = card.pop("robustness")
     card["robustness"] = _robustness_sentence(card["robustness_measurement"])
     card["results"] = _results(card)
-    save_build(output, fitted.model, calibration, card)
+    return card
 
 
 def _measure_split(material: Material, work: Path, settings: TextTraining) -> dict[str, Any]:

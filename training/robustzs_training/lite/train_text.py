@@ -48,7 +48,7 @@ class TextTraining:
     weight_decay: float = 0.01
     contrast_scale: float = 20.0
     contrast_weight: float = 0.05
-    open_share: float = 0.2
+    open_share: float = 0.05
     seed: int = 0
 
 
