@@ -10,8 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustzs.cli.choices import OnAmbiguous, OnUnknown, OutputFormat, Rule, Strategy
-from robustzs.cli.models import complete_model
+from robustzs.cli.escape import terminal_safe
+from robustzs.cli.options import (
+    AmbiguousOption,
+    BatchOption,
+    DeviceOption,
+    DigestOption,
+    LabelsOption,
+    ModelOption,
+    OnAmbiguous,
+    OnUnknown,
+    OutputFormat,
+    Rule,
+    Strategy,
+    ThreadsOption,
+    UnknownOption,
+)
 from robustzs.cli.progress import status, track
 from robustzs.errors import UsageError
 
@@ -27,14 +41,7 @@ def classify(
             help="Files, folders, globs, or - for an image on stdin.", show_default=False
         ),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            "-l",
-            help="a,b,c or a file: one label a line, CSV or JSON; else ImageNet-1k",
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     hierarchy: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,12 +52,7 @@ def classify(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A name or a bundle's folder.", autocompletion=complete_model
-        ),
-    ] = "robustzs-lite",
+    model: ModelOption = "robustzs-lite",
     strategy: Annotated[
         Strategy, typer.Option(help="Where the probability of an inner node comes from.")
     ] = Strategy.marginal,
@@ -80,13 +82,8 @@ def classify(
     reject: Annotated[
         bool, typer.Option("--reject", help="Allow `none of these` as an answer.")
     ] = False,
-    on_ambiguous: Annotated[
-        OnAmbiguous, typer.Option(help="A label with several senses: refuse, take the first, ask.")
-    ] = OnAmbiguous.first,
-    on_unknown: Annotated[
-        OnUnknown,
-        typer.Option(help="A label that WordNet has not: refuse, or hang it below the root."),
-    ] = OnUnknown.error,
+    on_ambiguous: AmbiguousOption = OnAmbiguous.first,
+    on_unknown: UnknownOption = OnUnknown.error,
     explain_labels: Annotated[
         bool,
         typer.Option("--explain-labels", help="Show the sense chosen for each label, and exit."),
@@ -101,14 +98,10 @@ def classify(
             "--path/--no-path", help="Show every node of the path; else for one image only"
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images per inference.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores")
-    ] = None,
-    expect_digest: Annotated[
-        str | None, typer.Option(help="Refuse the model unless its bundle has this digest.")
-    ] = None,
+    batch_size: BatchOption = 16,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    expect_digest: DigestOption = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -196,6 +189,7 @@ def _write(
     from robustzs.cli.render import create_writer, open_output
 
     failed = False
+    warned: set[str] = set()
     with open_output(output, sys.stdout) as stream:
         writer = create_writer(
             output_format.value,
@@ -207,9 +201,20 @@ def _write(
         visible = several and not (output is None and sys.stdout.isatty())
         for row in track(rows, "classifying", enabled=visible):
             writer.write(row)
-            failed = failed or isinstance(row, AnswerError)
+            if isinstance(row, AnswerError):
+                failed = True
+            else:
+                _warn_once(row.warnings, warned)
         writer.close()
     return failed
+
+
+def _warn_once(warnings: Iterable[str], warned: set[str]) -> None:
+    """Say on stderr what is in every answer, the first time that it comes."""
+    for warning in warnings:
+        if warning not in warned:
+            warned.add(warning)
+            sys.stderr.write(terminal_safe(f"warning: {warning}") + "\n")
 
 
 def _is_several(name: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustzs.cli.models import DigestOption, complete_model
+from robustzs.cli.options import BatchOption, DeviceOption, DigestOption, ModelOption, ThreadsOption
 from robustzs.cli.progress import status, track
 from robustzs.errors import UsageError
 
@@ -38,12 +38,7 @@ def embed(
         list[str] | None,
         typer.Option("--text", "-t", help="Embed this text instead of images; repeatable."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A name or a bundle's folder.", autocompletion=complete_model
-        ),
-    ] = "robustzs-lite",
+    model: ModelOption = "robustzs-lite",
     normalize: Annotated[
         bool, typer.Option("--normalize/--raw", help="Scale to unit length, or as the model gives.")
     ] = True,
@@ -54,11 +49,9 @@ def embed(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the features to this file.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, max=4096, help="Images per inference.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores")
-    ] = None,
+    batch_size: BatchOption = 16,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
     expect_digest: DigestOption = None,
 ) -> None:
     """Write the features of images or texts: one row each, in order.

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from robustzs.cli.escape import terminal_safe
-from robustzs.cli.models import complete_model
+from robustzs.cli.options import complete_model
 from robustzs.errors import MissingExtraError
 
 

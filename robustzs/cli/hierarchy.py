@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustzs.cli.choices import OnAmbiguous, OnUnknown
 from robustzs.cli.escape import json_safe, terminal_safe
+from robustzs.cli.options import (
+    AmbiguousOption,
+    LabelsOption,
+    OnAmbiguous,
+    OnUnknown,
+    UnknownOption,
+)
 from robustzs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,16 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Grow, show and check hierarchies.", no_args_is_help=True)
 
-LabelsOption = Annotated[
-    str | None,
-    typer.Option("--labels", "-l", help="a,b,c or a file: one label a line, CSV or JSON."),
-]
-AmbiguousOption = Annotated[
-    OnAmbiguous, typer.Option(help="A label with several senses: refuse, take the first, ask.")
-]
-UnknownOption = Annotated[
-    OnUnknown, typer.Option(help="A label that WordNet has not: refuse, or hang it below the root.")
-]
 SpecArgument = Annotated[str, typer.Argument(help="wordnet, wordnet-nouns, flat, or a file.")]
 
 

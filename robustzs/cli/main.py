@@ -16,8 +16,8 @@ import typer
 
 from robustzs._version import __version__
 from robustzs.cli import classify, embed, export, hierarchy, models, serve
-from robustzs.cli.escape import terminal_safe
-from robustzs.errors import RobustZSError, UsageError
+from robustzs.cli.report import report
+from robustzs.errors import RobustZSError
 
 app = typer.Typer(
     name="robustzs",
@@ -50,16 +50,6 @@ def _root(
     ] = False,
 ) -> None:
     """Robust, hierarchical zero-shot image classification."""
-
-
-def report(error: RobustZSError) -> int:
-    """Print ``error`` on stderr and give its exit code."""
-    # Our own messages have lines; what they quote from outside is escaped line by line.
-    message = "\n".join(map(terminal_safe, error.message.split("\n")))
-    sys.stderr.write(f"error: {message}\n")
-    if error.hint:
-        sys.stderr.write(f"  try: {terminal_safe(error.hint)}\n")
-    return 2 if isinstance(error, UsageError) else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

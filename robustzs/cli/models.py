@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustzs.cli.escape import json_safe, terminal_safe
+from robustzs.cli.options import DigestOption, ModelArgument, complete_model
+from robustzs.cli.report import report
 
 if TYPE_CHECKING:
     from robustzs.bundle.registry import ModelInfo
@@ -16,21 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="List, show and verify model bundles.", no_args_is_help=True)
 
 
-def complete_model(incomplete: str) -> list[str]:
-    """Names of models for shell completion."""
-    from robustzs.bundle.registry import list_models
-
-    names = [name for info in list_models() for name in (info.name, *info.aliases)]
-    return sorted(name for name in names if name.startswith(incomplete))
-
-
-ModelArgument = Annotated[
-    str, typer.Argument(help="A name or a bundle's folder.", autocompletion=complete_model)
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DigestOption = Annotated[
-    str | None, typer.Option(help="Refuse the model unless its bundle has this digest.")
-]
 
 
 def _say(line: str = "") -> None:
@@ -142,7 +130,6 @@ def verify_command(
     expect_digest: DigestOption = None,
 ) -> None:
     """Hash every file and check every graph; exit code 1 when a bundle is not whole."""
-    from robustzs.cli.main import report
     from robustzs.errors import RobustZSError
 
     failed = False

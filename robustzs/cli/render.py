@@ -287,7 +287,6 @@ def answer_lines(answer: Answer, *, full_path: bool) -> list[str]:
         lines.append(_others_line(answer))
         for tree in answer.forest:
             lines += _tree_lines(tree)
-    lines += [f" warning: {warning}" for warning in answer.warnings]
     return [terminal_safe(line) for line in lines]
 
 

@@ -8,26 +8,19 @@ from typing import Annotated
 
 import typer
 
-from robustzs.cli.models import complete_model
+from robustzs.cli.options import DeviceOption, ModelOption, ThreadsOption
 from robustzs.errors import MissingExtraError
 
 
 def serve(
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", help="A name or a bundle's folder.", autocompletion=complete_model
-        ),
-    ] = "robustzs-lite",
+    model: ModelOption = "robustzs-lite",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Processes, each with its model.")
     ] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")] = "cpu",
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of each engine; else all cores")
-    ] = None,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
 ) -> None:
     """Serve a model over HTTP with BentoML: POST /v1/classify.
 

@@ -1,0 +1,82 @@
+"""Options and choices that several commands share, and their completion."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Strategy(str, Enum):
+    """How node probabilities come about."""
+
+    marginal = "marginal"
+    topdown = "topdown"
+    hyponyms = "hyponyms"
+    level = "level"
+
+
+class Rule(str, Enum):
+    """How the path down the tree is chosen."""
+
+    greedy = "greedy"
+    climb = "climb"
+
+
+class OutputFormat(str, Enum):
+    """How results are written."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+class OnAmbiguous(str, Enum):
+    """What to do with a label that has several senses."""
+
+    error = "error"
+    first = "first"
+    ask = "ask"
+
+
+class OnUnknown(str, Enum):
+    """What to do with a label that WordNet has not."""
+
+    error = "error"
+    attach = "attach"
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models for shell completion."""
+    from robustzs.bundle.registry import list_models
+
+    names = [name for info in list_models() for name in (info.name, *info.aliases)]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+_MODEL_HELP = "A name or a bundle's folder."
+
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL_HELP, autocompletion=complete_model)]
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help=_MODEL_HELP, autocompletion=complete_model)
+]
+DigestOption = Annotated[
+    str | None, typer.Option(help="Refuse the model unless its bundle has this digest.")
+]
+BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Images per inference.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores.")
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option("--labels", "-l", help="a,b,c or a file: one label a line, CSV or JSON."),
+]
+AmbiguousOption = Annotated[
+    OnAmbiguous, typer.Option(help="A label with several senses: refuse, take the first, ask.")
+]
+UnknownOption = Annotated[
+    OnUnknown, typer.Option(help="A label that WordNet has not: refuse, or hang it below the root.")
+]
