@@ -104,7 +104,9 @@ class ClipAdapter(_ImageSide, nn.Module):
         self.normalization = Normalize(mean, std)
         self._text = TextTowerParts(model)
         # Fixed by the architecture, such as sine tables of positions.
-        self._fixed = {id(p) for p in model.parameters() if not p.requires_grad}
+        self._fixed = {
+            name for name, parameter in model.named_parameters() if not parameter.requires_grad
+        }
         self.train(model.training)
 
     @classmethod
@@ -126,7 +128,7 @@ class ClipAdapter(_ImageSide, nn.Module):
         return {
             f"visual.{name}": parameter
             for name, parameter in self.visual.named_parameters()
-            if id(parameter) not in self._fixed
+            if f"visual.{name}" not in self._fixed
         }
 
     @property

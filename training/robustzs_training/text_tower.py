@@ -18,12 +18,12 @@ from robustzs.errors import UsageError
 
 
 def apply_projection(
-    projection: nn.Module | nn.Parameter | None, pooled: torch.Tensor
+    projection: nn.Module | torch.Tensor | None, pooled: torch.Tensor
 ) -> torch.Tensor:
     """``[N, W]`` -> ``[N, D]`` by a matrix, a module or nothing."""
     if projection is None:
         return pooled
-    if isinstance(projection, nn.Parameter):
+    if isinstance(projection, torch.Tensor):
         return pooled @ projection
     return cast(torch.Tensor, projection(pooled))
 

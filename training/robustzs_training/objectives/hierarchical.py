@@ -12,8 +12,8 @@
     attack: sum over trees of L'                                                            (10)
 
 Shapes: ``f(x)`` raw ``[B, D]``, ``g(t)`` raw ``[N, D]`` for the N distinct prompts of all trees,
-``d_X`` ``[B, 3, H, W]``, ``d_T`` ``[N, T, W]`` on token embeddings. Groups are made of the images of
-all processes.
+``d_X`` ``[B, 3, H, W]``, ``d_T`` ``[N, T, W]`` on token embeddings. Groups are made of the images
+of all processes.
 
 Source: Dong et al., "Hierarchically Robust Zero-shot Vision-language Models", CVPR 2026
 (arXiv 2604.18867). No code and no full text were available: [S] in an option's description marks
@@ -206,6 +206,7 @@ class Hierarchical(Objective):
         """``r``."""
         return self.log_curvature.exp()
 
+    @torch.no_grad()
     def geometry(self) -> dict[str, float | str]:
         """What a bundle records of how this model compares features."""
         return {
