@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tests.factories import TREE_YAML, make_bundle
+
+# Some tests import onnxruntime before our backend, which turns its reports off, does.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # A busy machine is slow, not wrong; what is too slow is found by the timeout of the whole test.
 settings.register_profile("robustzs", deadline=None)

@@ -8,6 +8,7 @@ features are cached never loads the text tower.
 
 from __future__ import annotations
 
+import os
 import threading
 from functools import cache
 from pathlib import Path
@@ -269,6 +270,9 @@ def _variant(encoders: dict[Precision, str], precision: Precision, tower: Tower)
 
 @cache
 def _onnxruntime() -> ModuleType:
+    # Its official builds keep a device id and report to their maker, unless told not to before
+    # they are loaded; whoever wants that sets the variable to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

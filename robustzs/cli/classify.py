@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -219,5 +220,6 @@ def _warn_once(warnings: Iterable[str], warned: set[str]) -> None:
 
 def _is_several(name: str) -> bool:
     """Whether one argument stands for any number of images: a folder, or a pattern."""
-    path = Path(name)
-    return name != "-" and (path.is_dir() or (glob.has_magic(name) and not path.exists()))
+    return name != "-" and (
+        os.path.isdir(name) or (glob.has_magic(name) and not os.path.lexists(name))
+    )

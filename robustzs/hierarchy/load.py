@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -119,7 +120,7 @@ def _split(spec: Spec | Sequence[Spec]) -> list[Spec]:
     given = [spec] if isinstance(spec, (str, Path)) else list(spec)
     specs: list[Spec] = []
     for one in given:
-        if isinstance(one, str) and "," in one and not Path(one).exists():
+        if isinstance(one, str) and "," in one and not os.path.exists(one):
             specs += [part.strip() for part in one.split(",") if part.strip()]
         else:
             specs.append(one)
@@ -174,7 +175,7 @@ class _Loader:
 
     def _file(self, spec: Spec, labels: LabelSet | None) -> Hierarchy:
         path = Path(spec)
-        if not path.exists():
+        if not spec or not os.path.exists(path):
             raise UsageError(
                 f"there is no hierarchy or file {str(spec)!r}",
                 hint=f"one of {', '.join(BUILT_IN)}, or the path of a file",

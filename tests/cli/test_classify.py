@@ -251,3 +251,18 @@ def test_a_reader_that_leaves_is_no_traceback(
 def test_version(run: Run) -> None:
     result = run(["--version"])
     assert result.out.startswith("robustzs ")
+
+
+def test_a_closed_folder_is_a_row(run: Run, photos: Path, options: list[str]) -> None:
+    closed = photos / "closed"
+    closed.mkdir(mode=0o000)
+    if os.access(closed, os.R_OK):
+        pytest.skip("whoever runs this may read everything")
+    try:
+        names = [closed, closed / "x.png", f"{closed}/*.png", photos / "labrador.png"]
+        result = run(["classify", *names, *options, "--format", "csv"])
+    finally:
+        closed.chmod(0o700)
+    assert result.code == 1
+    codes = [row["error_code"] for row in csv.DictReader(io.StringIO(result.out))]
+    assert codes == ["image-source"] * 3 + [""]

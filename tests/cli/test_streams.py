@@ -153,3 +153,20 @@ def test_interrupting_keeps_the_older_file(command: list[str], tmp_path: Path) -
     assert output.read_text() == "precious"
     rows = part.read_text("utf-8").splitlines()
     assert json.loads(rows[0])["flat_top1"]["id"] == "labrador"
+
+
+def test_nothing_is_kept_but_the_cache(command: list[str], tmp_path: Path) -> None:
+    """ONNX Runtime's own builds would leave a device id and a queue of reports."""
+    home = tmp_path / "home"
+    home.mkdir()
+    hidden = {"ROBUSTZS_CACHE": "", "XDG_CACHE_HOME": "", "ORT_DISABLE_TELEMETRY": "1"}
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    done = subprocess.run(
+        [sys.executable, "-m", "robustzs", *command],
+        capture_output=True,
+        check=False,
+        env={**environment, "HOME": str(home)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+    assert [path.name for path in (home / ".cache").iterdir()] == ["robustzs"]

@@ -177,3 +177,8 @@ def test_cut_top() -> None:
 def test_max_depth() -> None:
     assert one("wordnet", max_depth=3).depth.max() == 3
     assert one("wordnet", ANIMALS, max_depth=1).n_nodes == 4
+
+
+def test_an_empty_name_is_no_hierarchy() -> None:
+    with pytest.raises(UsageError, match="there is no hierarchy or file ''"):
+        load_hierarchy([""])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +122,8 @@ def sniff_format(path: str | Path, limits: HierarchyLimits = DEFAULT_LIMITS) -> 
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if path.is_dir():
-        if (path / BREEDS_EDGES).is_file():
+    if os.path.isdir(path):
+        if os.path.isfile(path / BREEDS_EDGES):
             return "breeds"
     elif suffix in (".yaml", ".yml"):
         return "nested"
