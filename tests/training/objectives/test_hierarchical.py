@@ -217,7 +217,7 @@ def test_without_text_perturbation_the_text_tower_is_not_run() -> None:
 
 def test_text_scale_and_calibrated_image_scale_put_points_at_three_quarters() -> None:
     model = make_adapter()
-    objective = Hierarchical.from_hierarchy(model, make_tree(ANIMALS), tokenize)
+    objective = Hierarchical.from_hierarchy(model, make_tree(ANIMALS), tokenize, template="{}")
     pixels = make_pixels(4)
     objective.calibrate_(pixels)
     with torch.no_grad():
@@ -296,3 +296,6 @@ def test_misuse_is_named() -> None:
         HierarchicalOptions(level_average="median")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="one row of tokens"):
         Hierarchical.from_hierarchy(model, make_tree(ANIMALS), lambda texts: tokenize(texts)[1:])
+    long = "a template so long that nothing of the prompt is left {}"
+    with pytest.raises(UsageError, match="same tokens"):
+        Hierarchical.from_hierarchy(model, make_tree(ANIMALS), tokenize, template=long)

@@ -121,7 +121,7 @@ class Hierarchical(Objective):
         options: What the paper leaves open.
 
     Raises:
-        UsageError: Another number of prompts than the table has.
+        UsageError: Another number of prompts than the table has, or prompts that are all the same.
     """
 
     prompt_ids: torch.Tensor
@@ -141,6 +141,11 @@ class Hierarchical(Objective):
             raise UsageError(
                 f"prompt tokens of shape {list(prompt_ids.shape)} for {len(table.prompts)} prompts",
                 hint="give one row of tokens for each of table.prompts",
+            )
+        if bool((prompt_ids == prompt_ids[:1]).all()):
+            raise UsageError(
+                f"all {len(prompt_ids)} prompts have the same tokens",
+                hint="the template may be longer than the text tower reads",
             )
         self.trees = nn.ModuleList(
             TreeContrast(tree, average=options.level_average) for tree in table.trees
