@@ -158,8 +158,9 @@ def test_thresholds_follow_their_rules() -> None:
     similarities = np.linspace(0.0, 1.0, 101)
     assert (similarities >= calibrate.rejection_threshold(similarities)).mean() >= 0.95
     probs = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.8])
-    right = np.array([False, False, False, True, True, True])
-    assert calibrate.low_confidence_threshold(probs, right) == 0.6
+    right = np.array([False, True, False, True, True, True])
+    assert calibrate.low_confidence_threshold(probs, right) == 0.7
+    assert calibrate.low_confidence_threshold(probs, right | True) == 0.0
 
 
 def test_pgd_stays_in_the_ball_and_breaks_a_thin_margin() -> None:
@@ -279,3 +280,31 @@ def test_lite0_of_the_package_is_timms() -> None:
     with torch.inference_mode():
         logits = imagenet_classifier()(torch.full((2, 3, 224, 224), -1.0)).numpy()
     assert np.allclose(pooled_features(pixels) @ weight.T + bias, logits, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_saved_build_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    from robustzs_training.lite.bundle import TEXT_PREFIX, load_build, save_build, trained_tensors
+    from robustzs_training.lite.measure import Calibration
+    from robustzs_training.lite.towers import MODEL_CONFIG
+    from robustzs_training.models import build_model
+
+    torch.manual_seed(0)
+    model = build_model(MODEL_CONFIG)
+    with torch.no_grad():
+        layer = model.text.transformer.encoder.layer[5].output.dense.weight
+        layer.copy_(layer.half() * 1.5)
+    names = trained_tensors(model)
+    trained = f"{TEXT_PREFIX}encoder.layer.5.output.dense.weight"
+    assert names[trained].dtype == torch.float16
+    assert [name for name in names if name.startswith(TEXT_PREFIX)] == [trained]
+    calibration = Calibration(
+        logit_scale=20.0, temperature=1.5, theta=0.4, low_confidence=0.2, rejection=0.1
+    )
+    save_build(tmp_path, model, calibration, {"model": "test"})
+    again, found, card = load_build(tmp_path)
+    state = again.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert found == calibration
+    assert card == {"model": "test"}
+    assert float(again.logit_scale.detach().exp()) == pytest.approx(20.0)

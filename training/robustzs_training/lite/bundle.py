@@ -141,13 +141,13 @@ def write_bundle(
         temperature=calibration.temperature,
         theta=Threshold(
             value=calibration.theta,
-            source=f"{on_photos}: largest theta with at most 10% of answers above depth 4 and "
-            "mean specificity of at least 0.5",
+            source=f"{on_photos}: largest theta with at most 8% of answers above depth 4 and "
+            "mean specificity of at least 0.55",
         ),
         low_confidence=Threshold(
             value=calibration.low_confidence,
             source=f"{card['photographs']['n_scorable']} held-out photographs that an ImageNet "
-            "class can be right for: best separation of right from wrong (Youden's J)",
+            "class can be right for: answers below it are at best as often right as wrong",
         ),
         rejection=Threshold(
             value=calibration.rejection, source=f"{on_photos}: 95% of them are kept"
