@@ -276,13 +276,23 @@ def _check_names(files: Mapping[str, Any]) -> None:
         seen[folded] = name
 
 
-def _check_origin(digest: str, expected: str, name: str) -> None:
-    wanted = expected.strip().lower().removeprefix("sha256:")
-    if len(wanted) != 64 or set(wanted) - set("0123456789abcdef"):
+def checked_digest(text: str) -> str:
+    """A bundle's digest as people write it: in any case, perhaps after ``sha256:``.
+
+    Raises:
+        UsageError: it is no sha256.
+    """
+    digest = text.strip().lower().removeprefix("sha256:")
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
         raise UsageError(
-            f"the expected digest {expected!r} is not a sha256",
+            f"the expected digest {text!r} is not a sha256",
             hint="it has 64 hexadecimal digits, as `robustzs models show` prints them",
         )
+    return digest
+
+
+def _check_origin(digest: str, expected: str, name: str) -> None:
+    wanted = checked_digest(expected)
     if wanted != digest:
         raise BundleOriginError(
             f"the bundle {name} has the digest {digest}, not the expected {wanted}",

@@ -151,7 +151,15 @@ def classify(
     several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
-        rows = ask_server(server, sources, batch_size, labels=chosen, model=model, **options)
+        rows = ask_server(
+            server,
+            sources,
+            batch_size,
+            labels=chosen,
+            model=model,
+            expect_digest=expect_digest,
+            **options,
+        )
     else:
         rows = _classify_here(
             sources,

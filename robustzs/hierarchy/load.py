@@ -96,7 +96,7 @@ def load_hierarchy(
         UnknownNodeError: If a tree has no node ``root``.
         HierarchyError: If a file is wrong; every problem is listed.
     """
-    specs = _split(spec)
+    specs = split_specs(spec)
     loader = _Loader(on_ambiguous, on_unknown, choose, max_depth, limits)
     files: dict[Spec, Hierarchy] = {}
     if len(specs) > 1 and labels is None:
@@ -116,7 +116,12 @@ def load_hierarchy(
     )
 
 
-def _split(spec: Spec | Sequence[Spec]) -> list[Spec]:
+def split_specs(spec: Spec | Sequence[Spec]) -> list[Spec]:
+    """Single specs, from one or several that may hold more between commas.
+
+    Raises:
+        UsageError: There is none.
+    """
     given = [spec] if isinstance(spec, (str, Path)) else list(spec)
     specs: list[Spec] = []
     for one in given:

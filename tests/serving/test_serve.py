@@ -12,8 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from robustzs_client import Client, ConnectionFailedError, ImageRejectedError, InvalidRequestError
+
+from robustzs.bundle.store import Bundle
 from tests.factories import TREE_YAML, picture_bytes
 
 
@@ -129,6 +130,41 @@ def test_cli_prints_the_same_from_the_server_as_here(
     there = subprocess.run([*command, "--server", url], capture_output=True, text=True, check=False)
     assert here.returncode == there.returncode == 1, there.stderr
     assert json.loads(here.stdout) == json.loads(there.stdout)
+
+
+def test_trees_from_files_mean_the_same_here_and_there(
+    url: str, tiny_bundle: Path, tree_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(picture_bytes("siamese"))
+    (tmp_path / "labels.csv").write_text(
+        "name,prompt\nlabrador,labrador\npoodle,poodle\ntabby,siamese\nsiamese,tabby\n"
+        "ambulance,ambulance\njeep,jeep\n"
+    )
+    command = [sys.executable, "-m", "robustzs", "classify", str(tmp_path / "a.png")]
+    command += ["--templates", "{}", "--format", "json", "--hierarchy", str(tree_file)]
+    labels = ["--labels", str(tmp_path / "labels.csv")]
+    wordnet = ["--hierarchy", "flat", "--hierarchy", "wordnet"]
+    for more in (labels, wordnet, [*labels, *wordnet]):
+        answers = []
+        for where in (["--model", str(tiny_bundle)], ["--server", url]):
+            done = subprocess.run([*command, *more, *where], capture_output=True, check=False)
+            assert done.returncode == 0, done.stderr
+            answers.append((json.loads(done.stdout), done.stderr))
+        assert answers[0] == answers[1]
+        if more[0] == "--labels":
+            assert answers[0][0]["flat_top1"]["name"] == "tabby", "prompts are the labels'"
+
+
+def test_a_digest_binds_the_service_too(url: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture_bytes("jeep"))
+    command = [sys.executable, "-m", "robustzs", "classify", str(tmp_path / "a.png")]
+    command += ["--labels", "jeep,poodle", "--server", url, "--expect-digest"]
+    own = Bundle.load(tiny_bundle).digest
+    for digest, code in ((own, 0), ("0" * 64, 1), ("0", 2)):
+        done = subprocess.run([*command, digest], capture_output=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert (b"digest" in done.stderr) == (code > 0)
+        assert bool(done.stdout) == (code == 0)
 
 
 def test_nobody_listening_is_one_line_that_names_the_address(tmp_path: Path) -> None:
