@@ -12,7 +12,7 @@ import pytest
 import torch
 from robustzs_training.processes import all_sum, gather, rank, world_size
 
-from tests.training.objectives.two_processes import NAMES, step
+from tests.training.objectives.two_processes import NAMES, shared_input, step
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -54,6 +54,17 @@ def test_two_processes_equal_one_with_twice_the_batch(of_two: Path, name: str) -
             )
     moved = [key for key, value in alone.items() if np.abs(value).max() > 0]
     assert any(key.startswith("gradient") for key in moved)
+
+
+@pytest.mark.slow
+def test_an_input_that_all_processes_share_moves_by_the_sum_of_their_gradients(
+    of_two: Path,
+) -> None:
+    wanted = shared_input()["prompts"]
+    np.testing.assert_allclose(wanted, [[0.2, -0.2, -0.2]], rtol=1e-6)
+    for place in range(2):
+        with np.load(of_two / f"shared_input_{place}.npz", allow_pickle=False) as found:
+            np.testing.assert_array_equal(found["prompts"], wanted)
 
 
 @pytest.mark.slow

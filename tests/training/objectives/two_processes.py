@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from robustzs_training.attacks import PerturbedInput, pgd
 from robustzs_training.objectives import (
     Agft,
     Batch,
@@ -127,6 +128,21 @@ def step(name: str) -> dict[str, npt.NDArray[np.float64]]:
     return {key: value.detach().numpy() for key, value in found.items()}
 
 
+def shared_input() -> dict[str, npt.NDArray[np.float32]]:
+    """Each of two processes pulls one shared tensor its own way; the sum decides."""
+    pulls = torch.tensor([[3.0, -1.0, 1.0], [-1.0, -1.0, -3.0]])
+    own = pulls if world_size() == 1 else pulls[rank() : rank() + 1]
+    threat = ThreatModel.parse("0.5")
+    inputs = {
+        "prompts": PerturbedInput(
+            clean=torch.zeros(1, 3), threat=threat, bounds=None, shared=True, start="none"
+        )
+    }
+    attack = AttackConfig(n_steps=2, step_size=0.1)
+    found = pgd(lambda perturbed: (own * perturbed["prompts"]).sum(), inputs, attack)
+    return {"prompts": found["prompts"].numpy()}
+
+
 def main() -> None:
     """Be one of several processes."""
     place, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
@@ -138,6 +154,8 @@ def main() -> None:
         found = step(name)
         if place == 0:
             np.savez(folder / f"{name}.npz", **found)
+    moved = shared_input()
+    np.savez(folder / f"shared_input_{place}.npz", **moved)
     dist.barrier()
     dist.destroy_process_group()
 

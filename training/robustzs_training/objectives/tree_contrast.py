@@ -161,4 +161,5 @@ def _margin(logits: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     column = own[:, None]
     best = logits.scatter(1, column, -torch.inf).amax(dim=1)
     gaps = logits.gather(1, column)[:, 0] - best
-    return gaps[gaps.isfinite()].mean()
+    has_negative = gaps.isfinite()
+    return torch.where(has_negative, gaps, 0.0).sum() / has_negative.sum().clamp_min(1)
