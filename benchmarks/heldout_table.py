@@ -164,8 +164,14 @@ def classify(classifier: Classifier, photos: Sequence[Photo]) -> list[Answer]:
     return answers
 
 
-def render(results: Sequence[Result], command: str) -> str:
-    """The page of the docs, in Markdown."""
+def render(results: Sequence[Result], command: str, theta_source: str | None = None) -> str:
+    """The page of the docs, in Markdown.
+
+    Args:
+        results: at least one.
+        command: that made them.
+        theta_source: where the bundle says that its theta is from.
+    """
     scorable = [r for r in results if r.flat_is_right is not None]
     others = [r for r in results if r.flat_is_right is None]
     answer = results[0].answer
@@ -173,7 +179,7 @@ def render(results: Sequence[Result], command: str) -> str:
         "# The held-out photographs",
         "",
         "Every named photograph of `benchmarks/heldout_photos/` that means a noun of WordNet, none "
-        "of which any model here was trained on, with what was answered, right or wrong. How they "
+        "of which a model here was trained on, with what was answered, right or wrong. How they "
         "were labelled, and what to know before quoting a number, stands in "
         "`benchmarks/heldout_photos/README.md`. This page is written by a command; do not edit it.",
         "",
@@ -188,7 +194,7 @@ def render(results: Sequence[Result], command: str) -> str:
         "",
         "## How it was measured",
         "",
-        *_protocol_lines(answer, command),
+        *_protocol_lines(answer, command, theta_source),
         "",
         "## Photographs that a label can get right",
         "",
@@ -227,16 +233,25 @@ def _summary_lines(
     return lines
 
 
-def _protocol_lines(answer: Answer, command: str) -> list[str]:
+def _protocol_lines(answer: Answer, command: str, theta_source: str | None) -> list[str]:
     labels_digest = hashlib.sha256(LABELS.read_bytes()).hexdigest()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS)
     stop, tree = answer.stop, answer.hierarchy
-    return [
+    lines = [
         f"- command: `{command}`",
         f"- model: {answer.model.name}, bundle digest `{answer.model.digest}`",
         f"- hierarchy: {tree.name}, {tree.n_nodes} nodes over {tree.n_leaves} labels, "
         f"digest `{tree.digest}`",
         f"- strategy {answer.strategy}, rule {stop.rule}, theta {stop.theta:g} ({stop.source})",
+    ]
+    if stop.source == "bundle" and theta_source is not None:
+        lines += [
+            f"- the bundle's theta was set on: {theta_source}. Where these are the photographs of "
+            "this page, hierarchical accuracy, specificity and shallow are a little flattered; "
+            "flat top-1 depends on neither theta nor temperature",
+        ]
+    return [
+        *lines,
         f"- labels: `labels.csv`, sha256 `{labels_digest}`; each picture is checked by digest",
         "- seed: none; nothing is drawn at random",
         f"- machine: {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, no GPU",
@@ -290,7 +305,8 @@ def main(
         raise typer.Exit(1) from error
     leaves = [label.id for label in classifier.labels]
     results = score(photos, answers, leaves, wordnet_closure(NounIndex.load()))
-    page = render(results, command)
+    bundled = classifier.embedder.manifest.theta
+    page = render(results, command, None if bundled is None else bundled.source)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(page, encoding="utf-8")
     typer.echo("\n".join(page.splitlines()[4:9]))

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
 
 import pytest
 
 from benchmarks.heldout_photos.cache import HeldoutError
-from benchmarks.heldout_photos.photos import Photo
+from benchmarks.heldout_photos.photos import LABELS, Photo, read_labels
 from benchmarks.heldout_table import (
+    OUTPUT,
     Result,
     classify,
     judge,
@@ -17,6 +19,8 @@ from benchmarks.heldout_table import (
     wilson_interval,
 )
 from robustzs.answer import Answer
+from robustzs.bundle.registry import resolve_model
+from robustzs.bundle.store import Bundle
 from robustzs.classifier import Classifier
 
 # animal > dog > {poodle, husky}, animal > cat, and a rock that no label is about.
@@ -126,15 +130,27 @@ def test_wilson_interval_has_the_textbook_values() -> None:
 
 
 def test_page_lists_right_and_wrong_and_how_it_was_made() -> None:
-    page = render(judged(), "python -m benchmarks.heldout_table --model m")
+    page = render(judged(), "python -m benchmarks.heldout_table --model m", "211 photographs")
     rows = [line for line in page.splitlines() if line.startswith("| s: ")]
     assert len(rows) == 4
     assert "| s: dog\\|1.png | dog.n.01 | poodle | 0.50 | yes | poodle | 6 | 0.75 | right |" in rows
     assert sum(row.endswith("| wrong |") for row in rows) == 2
     assert "| that a label can get right | 3 | 33.3% (6.1% to 79.2%) |" in page
     assert "`python -m benchmarks.heldout_table --model m`" in page
+    assert "theta was set on: 211 photographs." in page
     assert "onnxruntime" in page
     assert str(Path.home()) not in page
+
+
+def test_the_page_of_the_docs_is_about_what_ships() -> None:
+    page = OUTPUT.read_text(encoding="utf-8")
+    shipped = Bundle.load(resolve_model("robustzs-lite"), verify=False)
+    assert f"bundle digest `{shipped.digest}`" in page, "the bundle changed: run `make heldout`"
+    labels = hashlib.sha256(LABELS.read_bytes()).hexdigest()
+    assert f"sha256 `{labels}`" in page, "the labels changed: run `make heldout`"
+    for label in read_labels():
+        named = label.kind == "photo" and label.synset is not None
+        assert page.count(f"| {label.source}: {label.path} |") == named, label.id
 
 
 def test_a_picture_that_fails_stops_the_table(tiny_bundle: Path) -> None:
