@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 _START = time.perf_counter()
@@ -27,8 +28,9 @@ def main() -> None:
     import pydantic  # noqa: F401
 
     mark("import numpy, pydantic")
-    import onnxruntime  # noqa: F401
+    from robustzs.backends.onnx import load_onnxruntime
 
+    load_onnxruntime()
     mark("import onnxruntime")
     from robustzs.classifier import Classifier, Embedder
 
@@ -45,7 +47,7 @@ def main() -> None:
     mark("second inference (for comparison)")
     classifier.classify_pixels(pixels[None], [str(photo)])
     mark("inference, scoring, roll-up, answer")
-    for (_, before), (name, after) in zip(marks, marks[1:], strict=False):
+    for (_, before), (name, after) in pairwise(marks):
         print(f"  {name:<40} {1000 * (after - before):8.1f} ms")
     print(f"  {'all of it':<40} {1000 * (marks[-1][1] - _START):8.1f} ms")
 

@@ -125,7 +125,7 @@ class OnnxBackend:
         """Provider and its options for a device, as far as can be told without a session."""
         if device != "auto":
             return _provider_of(device)
-        if _CUDA in _onnxruntime().get_available_providers():
+        if _CUDA in load_onnxruntime().get_available_providers():
             self._provider, self._options = _provider_of("cuda")
             try:
                 self._session("image")
@@ -147,7 +147,7 @@ class OnnxBackend:
             return self._sessions[tower]
 
     def _create(self, tower: Tower) -> Any:
-        ort = _onnxruntime()
+        ort = load_onnxruntime()
         path = self._bundle.file(self._files[tower])
         providers: list[Any] = [(self._provider, self._options)]
         if self._provider != _CPU:
@@ -229,7 +229,7 @@ def _provider_of(device: str) -> tuple[str, dict[str, str]]:
             f"unknown device {device!r}",
             hint="use cpu, cuda, cuda:N, auto or the name of an ONNX Runtime execution provider",
         )
-    if provider not in _onnxruntime().get_available_providers():
+    if provider not in load_onnxruntime().get_available_providers():
         raise _unavailable(provider)
     if provider == _CUDA:
         _preload_cuda()
@@ -239,13 +239,13 @@ def _provider_of(device: str) -> tuple[str, dict[str, str]]:
 @cache
 def _preload_cuda() -> None:
     """Load the CUDA libraries that pip installed, which the loader does not find by itself."""
-    preload = getattr(_onnxruntime(), "preload_dlls", None)
+    preload = getattr(load_onnxruntime(), "preload_dlls", None)
     if preload is not None:
         preload()
 
 
 def _unavailable(provider: str) -> RobustZSError:
-    ort = _onnxruntime()
+    ort = load_onnxruntime()
     hint = "use device cpu"
     if provider == _CUDA:
         hint = (
@@ -269,9 +269,15 @@ def _variant(encoders: dict[Precision, str], precision: Precision, tower: Tower)
 
 
 @cache
-def _onnxruntime() -> ModuleType:
-    # Its official builds keep a device id and report to their maker, unless told not to before
-    # they are loaded; whoever wants that sets the variable to 0.
+def load_onnxruntime() -> ModuleType:
+    """The module ``onnxruntime``, silenced; nothing of ours imports it in another way.
+
+    Its official builds keep a device id and report to their maker, unless told not to before they
+    are loaded. Whoever wants that sets ``ORT_DISABLE_TELEMETRY`` to 0.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,3 +146,23 @@ def test_what_a_graph_gives_is_checked(
     onnx.save(constant_graph(value, width), folder / "image_encoder.onnx")
     with pytest.raises(InferenceError, match=message):
         OnnxBackend(opened(folder)).encode_image(one_image())
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_onnx_runtime_is_silenced_unless_told_otherwise(before: str | None, after: str) -> None:
+    given = {} if before is None else {"ORT_DISABLE_TELEMETRY": before}
+    hidden = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    code = (
+        "import os, sys; from robustzs.backends.onnx import load_onnxruntime; "
+        "assert 'onnxruntime' not in sys.modules; "
+        "assert load_onnxruntime() is sys.modules['onnxruntime']; "
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**hidden, "PYTHONPATH": os.pathsep.join(sys.path), **given},
+    )
+    assert done.stdout.strip() == after

@@ -68,15 +68,17 @@ def test_help_needs_no_engine() -> None:
 )
 def test_heavy_modules_stay_in_their_one_file(module: str, only_in: set[str]) -> None:
     pattern = re.compile(rf"^\s*(import|from) {module}\b|import_module\(\s*[\"']{module}", re.M)
-    rooms = ("robustzs", "training", "serving", "sdk")
+    # Training may use nltk and the rest as it likes; ONNX Runtime is silenced in one place only.
+    rooms = ("robustzs", "training", "serving", "sdk", "benchmarks")
     users = {
         path.relative_to(REPOSITORY).as_posix()
         for room in rooms
         for path in (REPOSITORY / room).rglob("*.py")
         if pattern.search(path.read_text(encoding="utf-8"))
     }
-    core_users = {user for user in users if user.startswith("robustzs/")}
-    assert core_users <= only_in
+    if module != "onnxruntime":
+        users = {user for user in users if user.startswith("robustzs/")}
+    assert users <= only_in
 
 
 def test_make_help_explains_every_target() -> None:

@@ -99,8 +99,10 @@ def open_session(path: Path) -> Encoder:
         ExportParityError: the onnx checker or onnxruntime refuses the file.
     """
     import onnx
-    import onnxruntime as ort
 
+    from robustzs.backends.onnx import load_onnxruntime
+
+    ort = load_onnxruntime()
     try:
         # By path: a model beyond 2 GiB cannot be handed over as one message.
         onnx.checker.check_model(str(path))

@@ -70,8 +70,7 @@ def shipped_text_encoder(model: Any, folder: Path) -> EncodeTexts:
 
     What the card measures is this int8 graph, because it is what ships.
     """
-    import onnxruntime
-
+    from robustzs.backends.onnx import load_onnxruntime
     from robustzs_training.export.onnx_export import OnnxOptions, export_text_tower
     from robustzs_training.export.towers import TextTower
     from robustzs_training.lite.towers import encode_sentences
@@ -86,6 +85,7 @@ def shipped_text_encoder(model: Any, folder: Path) -> EncodeTexts:
         options=OnnxOptions(),
     )
     quantize_text_encoder(full, small)
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(str(small), options)
