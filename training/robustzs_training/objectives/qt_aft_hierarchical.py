@@ -5,9 +5,9 @@
     L = L_QT-AFT(z) + weight L_Hierarchical(z, t^)          z = f(x + d_X), one forward pass
     attack: L_QT-AFT + weight L', on the same (image, prompt) perturbation
 
-Shapes and terms: ``qt_aft.py`` and ``hierarchical.py``. Captions are compared by cosine with the
-text features of the original model, also while the text projection trains; classes are compared in
-the Poincaré ball.
+Shapes: ``z`` raw ``[B, D]``; terms as in ``qt_aft.py`` and ``hierarchical.py``. Captions are
+compared by cosine with the text features of the original model, also while the text projection
+trains; classes are compared in the Poincaré ball.
 
 Source: ours; neither paper combines them.
 """
