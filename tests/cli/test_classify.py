@@ -11,10 +11,11 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import robustzs
 from tests.cli.conftest import Run
 from tests.factories import picture
 
-SCHEMAS = Path(__file__).parents[2] / "robustzs" / "schemas"
+SCHEMAS = Path(robustzs.__file__).parent / "schemas"
 
 
 @pytest.fixture
