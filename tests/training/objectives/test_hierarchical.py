@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from robustzs_training.adapter import ClipAdapter
 from robustzs_training.geometry import feasible_margin
 from robustzs_training.objectives import (
     Batch,
@@ -28,6 +30,7 @@ from tests.training.tiny_models import (
     ANIMALS,
     SIZES,
     make_adapter,
+    make_hf_adapter,
     make_pixels,
     make_tokens,
     make_tree,
@@ -51,8 +54,8 @@ def make_objective(trees: str = "one", *, hf: Any = None, **options: Any) -> Hie
     return objective.double().train()
 
 
-def make_batch(objective: Any) -> tuple[Batch, dict[str, torch.Tensor]]:
-    pixels = make_pixels(len(LABELS)).double()
+def make_batch(objective: Any, size: int = 16) -> tuple[Batch, dict[str, torch.Tensor]]:
+    pixels = make_pixels(len(LABELS), size).double()
     batch = Batch(pixels=pixels, labels=torch.tensor(LABELS), caption_ids=make_tokens(len(LABELS)))
     generator = torch.Generator().manual_seed(4)
     noise = torch.rand(pixels.shape, generator=generator)
@@ -199,6 +202,29 @@ def test_one_perturbation_of_image_and_prompts_attacks_all_levels() -> None:
         for level in range(3)
     )
     assert float(both) > float(images_only)
+
+
+@pytest.fixture(scope="module")
+def hf_adapter(tmp_path_factory: pytest.TempPathFactory) -> ClipAdapter:
+    return make_hf_adapter(tmp_path_factory.mktemp("bert"))
+
+
+def test_a_cnn_beside_a_hugging_face_text_tower(hf_adapter: ClipAdapter) -> None:
+    """The layout of robustzs-lite."""
+    objective = make_objective("forest", hf=copy.deepcopy(hf_adapter))
+    batch, perturbed = make_batch(objective, size=32)
+    found = derive(objective, perturbed, "forest")
+    with torch.no_grad():
+        attack = objective.attack_loss(batch, perturbed)
+    assert float(attack) == pytest.approx(sum(tree["contrast"] for tree in found), rel=1e-6)
+    prompts = perturbed["prompts"].requires_grad_()
+    (gradient,) = torch.autograd.grad(objective.attack_loss(batch, perturbed), prompts)
+    untouched = int((gradient.abs().amax((1, 2)) == 0).sum())
+    assert untouched == 2, "all prompts are attacked but the two roots', which nothing contrasts"
+    objective(batch, perturbed).total.backward()
+    names = {name for name in objective.trainable() if name.startswith("model.text")}
+    assert names == {"model.text.proj.weight"}
+    assert all(p.grad is not None for p in objective.trainable().values())
 
 
 def test_without_text_perturbation_the_text_tower_is_not_run() -> None:
