@@ -4,8 +4,8 @@
 
 One photo: process start to exit, both sides warm (class features cached), runs taken in turn. Then
 a folder of photos, and robustzs alone at a quarter, all and twice as many, to see whether memory
-grows. Last, where the time of one run goes. Wall seconds, CPU seconds and peak resident memory are the
-operating system's own account of each finished process (``wait4``).
+grows. Last, where the time of one run goes. Wall seconds, CPU seconds and peak resident memory are
+the operating system's own account of each finished process (``wait4``).
 """
 
 from __future__ import annotations
