@@ -246,7 +246,7 @@ def _settle_root(
             MultipleRootsError,
             f"{len(roots)} roots: {shown}",
             drafts[roots[1]].node.where,
-            hint="name a parent for all but one, or ask for a virtual root above them",
+            hint="name a parent for all but one, or one new node as the parent of all",
         )
     elif root in drafts:
         log.add(
@@ -277,7 +277,7 @@ def _settle_parents(
                 HierarchyFormatError,
                 f"{node_id!r} has {len(parents)} parents: {shown}",
                 list(parents.values())[1],
-                hint="keep one, or choose the policy 'longest' for multiple parents",
+                hint="keep one, or in Python read it with on_multiple_parents='longest'",
             )
         elif known:
             best = next(p for p in known if depth[p] + 1 == depth[node_id])
@@ -297,7 +297,7 @@ def _settle_labels(drafts: dict[str, _Draft], options: BuildOptions, log: Proble
                 LabelMismatchError,
                 f"the label {label!r} is an inner node, not a leaf",
                 drafts[label].node.where,
-                hint="choose the policy 'other-leaf' to give it a leaf of its own",
+                hint="leave the label out, or in Python read it with on_internal_label='other-leaf'",
             )
         elif label in inner:
             _add_other_leaf(drafts, label, log)

@@ -243,9 +243,30 @@ def test_every_problem_of_a_nested_file(write) -> None:
     ]
 
 
-def test_several_tops_offer_a_virtual_root(write) -> None:
-    path = write("t.yaml", "dog: [poodle]\ncat: [tabby]\n")
-    with pytest.raises(MultipleRootsError, match="virtual root"):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.yaml", "dog: [poodle]\ncat: {tabby: [], siamese: []}\n"),
+        ("t.yaml", "- dog: [poodle]\n- cat: [tabby, siamese]\n"),
+        ("t.json", '{"dog": ["poodle"], "cat": {"tabby": [], "siamese": []}}'),
+    ],
+)
+def test_several_tops_get_a_root_above_them(write, name: str, text: str) -> None:
+    tree = read_hierarchy(write(name, text))
+    assert tree.ids == ("root", "dog", "poodle", "cat", "tabby", "siamese")
+    assert tree.parent.tolist() == [-1, 0, 1, 0, 3, 3]
+    assert read_hierarchy(write(name, text), virtual_root="pet").ids[:2] == ("pet", "dog")
+
+
+def test_one_top_is_the_root_and_a_node_of_the_roots_name_stays_unique(write) -> None:
+    assert read_hierarchy(write("t.yaml", "pet: [dog, cat]\n")).ids == ("pet", "dog", "cat")
+    with pytest.raises(HierarchyFormatError, match="'root' is a node already"):
+        read_hierarchy(write("t.yaml", "root: [carrot]\nleaf: [spinach]\n"))
+
+
+def test_edges_with_several_roots_are_refused_until_a_root_is_named(write) -> None:
+    path = write("t.csv", "child,parent\npoodle,dog\ntabby,cat\n")
+    with pytest.raises(MultipleRootsError, match="2 roots: 'dog', 'cat'.*one new node"):
         read_hierarchy(path)
     assert read_hierarchy(path, virtual_root="pet").ids == ("pet", "dog", "poodle", "cat", "tabby")
 

@@ -437,7 +437,7 @@ def test_every_problem_is_reported_at_once_with_its_place() -> None:
         "t:14: 'a' has two names: 'A', 'B'",
     ]:
         assert expected in problems
-    assert "virtual root" in caught.value.hint
+    assert "one new node as the parent of all" in caught.value.hint
     assert str(caught.value).startswith("hierarchy 'broken': ")
 
 

@@ -34,10 +34,11 @@ def read_nested(path: Path, limits: HierarchyLimits) -> Reading:
     A node's value is a mapping or a list of its children, or empty for a leaf. In a mapping, the
     key ``_`` holds the node's own attributes: ``id``, ``name``, ``synset``, ``gloss``, ``prompt``,
     ``aliases`` (a text or a list) and ``hidden`` (``true`` for a spacer); at the top, the ``name``
-    of the tree.
+    of the tree. Several tops get a root above them.
     """
     outline = parse_outline(path, limits)
     reading = new_reading(path)
+    reading.implied_root = True
     walker = _NestedWalker(path, reading)
     if isinstance(outline, Mapping):
         attributes = outline.get(ATTRIBUTES_KEY)

@@ -58,8 +58,8 @@ def read_hierarchy(
         on_internal_label: ``"other-leaf"`` gives an inner node that is a label a leaf of its own.
         on_multiple_parents: ``None`` takes the format's own way: ``"longest"`` for ``is-a``, else
             ``"error"``.
-        virtual_root: Id of a root to add above several; ``chils`` and ``wide``, which cannot
-            write one, add ``root``.
+        virtual_root: Id of a root to add above several; ``nested``, ``chils`` and ``wide`` add
+            ``root`` by themselves, the others refuse several roots.
         limits: Caps.
 
     Raises:

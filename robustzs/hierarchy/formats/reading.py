@@ -22,7 +22,7 @@ class Reading:
         ids: Keys that are final ids.
         ranks: Named levels, coarse to fine: keys of each one's nodes.
         labels: Keys that must be leaves; ``None`` when the file does not say.
-        implied_root: The format cannot write a root above several tops, so one is added.
+        implied_root: Several tops are meant as they stand, so a root is added above them.
         longest_parent: The format is a graph by nature: keep the longest path by default.
     """
 
