@@ -20,7 +20,7 @@ from robustzs.classifier.options import (
     rejection_threshold,
 )
 from robustzs.classifier.strategies import make_scorer
-from robustzs.classifier.trees import Labels, Trees, load_labels, load_trees
+from robustzs.classifier.trees import Labels, Trees, find_roots, load_labels, load_trees
 from robustzs.errors import UsageError
 from robustzs.features import Progress
 from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
@@ -102,12 +102,7 @@ class Classifier:
                 temperature=temperature,
                 templates_digest=self.templates.digest,
             )
-        roots = tuple(
-            0 if options.root is None else tree.find(options.root) for tree in self.forest
-        )
-        if options.level is not None:
-            for tree in self.forest:
-                tree.cut(options.level)  # refuses a rank that the tree does not have
+        roots = find_roots(self.forest, options.root, options.level)
         self._answers = AnswerMaker(
             model=ModelRef(name=manifest.name, digest=embedder.bundle.digest),
             forest=self.forest,

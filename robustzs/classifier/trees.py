@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from robustzs.errors import LabelMismatchError, UsageError
+from robustzs.errors import UnknownNodeError, UsageError
 from robustzs.hierarchy.forest import Forest
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels.label_set import LabelSet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Labels: TypeAlias = LabelSet | str | Path | Iterable[str]
 """A label set, names, a path, or what stands after ``--labels``."""
 
-Trees: TypeAlias = Hierarchy | Forest | str | Path | Sequence[str | Path]
+Trees: TypeAlias = Hierarchy | Forest | str | Path | Sequence[Hierarchy | str | Path]
 """A tree, a forest, or what stands after ``--hierarchy``, once or several times."""
 
 
@@ -70,26 +70,40 @@ def load_trees(
     """
     if hierarchy is None:
         hierarchy = "wordnet" if labels is None else "flat"
-    if isinstance(hierarchy, Hierarchy):
-        hierarchy = Forest((hierarchy,))
     if isinstance(hierarchy, Forest):
-        _check_same(hierarchy, labels)
-        return LoadedTrees(hierarchy)
-    if not isinstance(hierarchy, (str, Path)) and any(
-        not isinstance(spec, (str, Path)) for spec in hierarchy
-    ):
-        raise UsageError("name trees, or make a Forest of them", hint="Forest((tree, other_tree))")
+        if labels is None:
+            return LoadedTrees(hierarchy)
+        hierarchy = hierarchy.trees
+    if isinstance(hierarchy, (str, Path, Hierarchy)):
+        hierarchy = [hierarchy]
+    for spec in hierarchy:
+        if not isinstance(spec, (str, Path, Hierarchy)):
+            raise UsageError(
+                f"a hierarchy is named, a path or a tree, not {type(spec).__name__}",
+                hint="Hierarchy.from_json and robustzs.hierarchy.formats.read_hierarchy make trees",
+            )
     from robustzs.hierarchy.load import load_hierarchy
 
     loaded = load_hierarchy(hierarchy, labels, on_ambiguous=on_ambiguous, on_unknown=on_unknown)
     return LoadedTrees(Forest(loaded.trees), loaded.resolutions, loaded.warnings)
 
 
-def _check_same(forest: Forest, labels: LabelSet | None) -> None:
-    if labels is not None and set(labels.ids) != set(forest.labels.ids):
-        different = sorted(set(labels.ids) ^ set(forest.labels.ids))
-        raise LabelMismatchError(
-            f"the leaves of the tree are not the labels: {', '.join(different[:8])} "
-            f"({len(different)} in all) are in one of the two only",
-            hint="give the tree alone, or its own labels",
-        )
+def find_roots(forest: Forest, root: str | None, level: int | str | None) -> tuple[int, ...]:
+    """The node ``root`` of each tree, 0 where it is ``None``; each tree must have ``level``, too.
+
+    Raises:
+        UnknownNodeError: a tree has no such node, or no such rank.
+    """
+    roots = []
+    for tree in forest:
+        try:
+            roots.append(0 if root is None else tree.find(root))
+            if level is not None:
+                tree.cut(level)
+        except UnknownNodeError as error:
+            if len(forest) == 1:
+                raise
+            raise UnknownNodeError(
+                f"{error.message}; every tree of a forest must have it", hint=error.hint
+            ) from error
+    return tuple(roots)

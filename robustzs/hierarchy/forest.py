@@ -50,7 +50,7 @@ class Forest:
         if found:
             raise LabelMismatchError(
                 "; ".join(found),
-                hint="the trees of a forest have the same leaves: see Hierarchy.restrict",
+                hint="the trees of a forest have the same leaves: add these, or take them out",
                 problems=found,
             )
 

@@ -6,7 +6,10 @@
 | `wordnet-nouns` | all concrete nouns | refused: it brings its own labels |
 | `flat` | ImageNet-1k's classes under one root | the labels under one root |
 | a file or folder | its leaves are the labels | its leaves must be the labels, by id |
+| a `Hierarchy` | likewise | likewise |
 | several | a forest over the same labels, those of the first file if there are none | a forest |
+
+Where a tree's leaves must be the labels, their names, prompts, aliases and synsets are the labels'.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from robustzs.errors import UsageError
+from robustzs.errors import LabelMismatchError, UsageError
 from robustzs.hierarchy.forest import Forest
 from robustzs.hierarchy.grow import flat_tree, grow_noun_tree, grow_wordnet_tree, imagenet_tree
 from robustzs.hierarchy.limits import DEFAULT_LIMITS, HierarchyLimits
@@ -34,7 +37,7 @@ from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels.label_set import LabelSet
 
 BUILT_IN = ("wordnet", "wordnet-nouns", "flat")
-Spec = str | Path
+Spec = str | Path | Hierarchy
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def load_hierarchy(
 
     Args:
         spec: See the table above; several as a sequence, or in one text separated by commas.
+            Trees that are there already stand beside names and files.
         labels: What to choose from.
         root: Keep only the branch of this node (id, synset or name).
         cut_top: Start at the deepest node that has all labels below it.
@@ -92,19 +96,19 @@ def load_hierarchy(
         UsageError: If there is no such hierarchy, or options contradict each other.
         AmbiguousLabelError: If labels have several senses and ``on_ambiguous`` is ``"error"``.
         UnknownLabelError: If WordNet lacks labels and ``on_unknown`` is ``"error"``.
-        LabelMismatchError: If the leaves of a file, or of trees of a forest, are not the labels.
+        LabelMismatchError: If the leaves of a tree, or of trees of a forest, are not the labels.
         UnknownNodeError: If a tree has no node ``root``.
         HierarchyError: If a file is wrong; every problem is listed.
     """
     specs = split_specs(spec)
     loader = _Loader(on_ambiguous, on_unknown, choose, max_depth, limits)
-    files: dict[Spec, Hierarchy] = {}
+    given: dict[Spec, Hierarchy] = {}
     if len(specs) > 1 and labels is None:
-        first_file = next((one for one in specs if one not in BUILT_IN), None)
-        if first_file is not None:
-            files[first_file] = loader.load(first_file, None)
-            labels = files[first_file].labels
-    trees = [files[one] if one in files else loader.load(one, labels) for one in specs]
+        first = next((one for one in specs if one not in BUILT_IN), None)
+        if first is not None:
+            given[first] = loader.load(first, None)
+            labels = given[first].labels
+    trees = [given[one] if one in given else loader.load(one, labels) for one in specs]
     if root is not None:
         trees = [tree.subtree(tree.find(root)) for tree in trees]
     if cut_top:
@@ -122,7 +126,7 @@ def split_specs(spec: Spec | Sequence[Spec]) -> list[Spec]:
     Raises:
         UsageError: There is none.
     """
-    given = [spec] if isinstance(spec, (str, Path)) else list(spec)
+    given = [spec] if isinstance(spec, (str, Path, Hierarchy)) else list(spec)
     specs: list[Spec] = []
     for one in given:
         if isinstance(one, str) and "," in one and not os.path.exists(one):
@@ -145,6 +149,8 @@ class _Loader:
     warnings: list[str] = field(default_factory=list)
 
     def load(self, spec: Spec, labels: LabelSet | None) -> Hierarchy:
+        if isinstance(spec, Hierarchy):
+            return spec if labels is None else with_fields_of(spec, labels)
         if spec == "wordnet":
             return self._wordnet(labels)
         if spec == "wordnet-nouns":
@@ -178,7 +184,7 @@ class _Loader:
             labels, index, senses=senses, max_depth=self.max_depth, limits=self.limits
         )
 
-    def _file(self, spec: Spec, labels: LabelSet | None) -> Hierarchy:
+    def _file(self, spec: str | Path, labels: LabelSet | None) -> Hierarchy:
         path = Path(spec)
         if not spec or not os.path.exists(path):
             raise UsageError(
@@ -191,11 +197,24 @@ class _Loader:
         if labels is None:
             return read_hierarchy(path, limits=self.limits)
         tree = read_hierarchy(path, labels=labels.ids, limits=self.limits)
-        return _with_fields_of(tree, labels)
+        return with_fields_of(tree, labels)
 
 
-def _with_fields_of(tree: Hierarchy, labels: LabelSet) -> Hierarchy:
-    """The tree with names, prompts and aliases of its leaves as the labels have them."""
+def with_fields_of(tree: Hierarchy, labels: LabelSet) -> Hierarchy:
+    """The tree with its leaves as the labels have them: name, prompt, aliases, synset.
+
+    Aliases and synset stay where the label has none.
+
+    Raises:
+        LabelMismatchError: the leaves are not the labels, by id.
+    """
+    different = sorted(set(labels.ids) ^ set(tree.leaf_ids))
+    if different:
+        raise LabelMismatchError(
+            f"the leaves of the tree {tree.name!r} are not the labels: "
+            f"{', '.join(different[:8])} ({len(different)} in all) are in one of the two only",
+            hint="give the tree alone, or its own labels",
+        )
     names, prompts = list(tree.names), list(tree.prompts)
     aliases, synsets = list(tree.aliases), list(tree.synsets)
     for label in labels:

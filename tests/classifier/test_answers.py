@@ -263,8 +263,8 @@ def test_trees_may_be_given_as_objects(load: Load, tree_file: Path) -> None:
     assert len(load(hierarchy=forest).classify(picture("poodle")).forest) == 1
     with pytest.raises(LabelMismatchError, match="jeep"):
         load(hierarchy=tree, labels=LEAVES[:-1])
-    with pytest.raises(UsageError, match="make a Forest"):
-        load(hierarchy=[tree, tree])
+    with pytest.raises(UsageError, match="a path or a tree, not int"):
+        load(hierarchy=[tree, 3])
 
 
 def test_wordnet_is_the_default_and_imagenet_its_labels(load: Load) -> None:
