@@ -167,7 +167,7 @@ def rejection_threshold(options: Options, manifest: BundleManifest) -> float | N
     if manifest.rejection is None:
         raise UsageError(
             f"the model {manifest.name} has no threshold for rejection",
-            hint="give the least similarity to accept, such as reject=0.2",
+            hint="give the least similarity to accept: --reject-below 0.2, in Python reject=0.2",
         )
     return manifest.rejection.value
 

@@ -15,10 +15,8 @@ from robustzs.cli.escape import terminal_safe
 from robustzs.cli.options import (
     AmbiguousOption,
     BatchOption,
-    DeviceOption,
     DigestOption,
     LabelsOption,
-    ModelOption,
     OnAmbiguous,
     OnUnknown,
     OutputFormat,
@@ -26,6 +24,7 @@ from robustzs.cli.options import (
     Strategy,
     ThreadsOption,
     UnknownOption,
+    complete_model,
 )
 from robustzs.cli.progress import status, track
 from robustzs.errors import UsageError
@@ -53,7 +52,15 @@ def classify(
             show_default=False,
         ),
     ] = None,
-    model: ModelOption = "robustzs-lite",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name or a bundle's folder; else robustzs-lite",
+            autocompletion=complete_model,
+        ),
+    ] = None,
     strategy: Annotated[
         Strategy, typer.Option(help="Where the probability of an inner node comes from.")
     ] = Strategy.marginal,
@@ -83,6 +90,10 @@ def classify(
     reject: Annotated[
         bool, typer.Option("--reject", help="Allow `none of these` as an answer.")
     ] = False,
+    reject_below: Annotated[
+        float | None,
+        typer.Option(help="The least similarity accepted; else, with --reject, the model's own"),
+    ] = None,
     on_ambiguous: AmbiguousOption = OnAmbiguous.first,
     on_unknown: UnknownOption = OnUnknown.error,
     explain_labels: Annotated[
@@ -100,7 +111,7 @@ def classify(
         ),
     ] = None,
     batch_size: BatchOption = 16,
-    device: DeviceOption = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else cpu")] = None,
     threads: ThreadsOption = None,
     expect_digest: DigestOption = None,
     server: Annotated[
@@ -133,7 +144,7 @@ def classify(
         "rule": rule.value,
         "top_k": top_k,
         "templates": templates,
-        "reject": reject,
+        "reject": reject if reject_below is None else reject_below,
         "n_hyponyms": n_hyponyms,
         "on_ambiguous": on_ambiguous.value,
         "on_unknown": on_unknown.value,
@@ -151,6 +162,7 @@ def classify(
     several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
+        _check_server_options(server, model=model, device=device, threads=threads)
         rows = ask_server(
             server,
             sources,
@@ -165,14 +177,33 @@ def classify(
             sources,
             batch_size,
             labels=chosen,
-            model=model,
-            device=device,
+            model=model or "robustzs-lite",
+            device=device or "cpu",
             threads=threads,
             expect_digest=expect_digest,
             **options,
         )
     if _write(rows, output, output_format, several=several, full_path=full_path):
         raise typer.Exit(1)
+
+
+def _check_server_options(
+    server: str, *, model: str | None, device: str | None, threads: int | None
+) -> None:
+    """Refuse what a service could not follow, rather than leave it out silently."""
+    if not server.strip():
+        raise UsageError("--server is empty", hint="--server http://127.0.0.1:3000")
+    for option, value in (("--device", device), ("--threads", threads)):
+        if value is not None:
+            raise UsageError(
+                f"{option} {value} does not go with the service at {server}: it has its own",
+                hint=f"leave {option} out, or --server and ROBUSTZS_SERVER",
+            )
+    if model is not None and ("/" in model or "\\" in model):
+        raise UsageError(
+            f"--model {model} is a folder, and the service at {server} opens none that is named",
+            hint="give the name of its model, or leave --model out",
+        )
 
 
 def _classify_here(

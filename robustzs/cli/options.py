@@ -70,9 +70,13 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores.")
 ]
+_LABELS_HELP = (
+    "a,b,c or a file: one label a line, CSV or JSON. Else the 1000 ImageNet-1k classes, or a "
+    "hierarchy's own leaves."
+)
 LabelsOption = Annotated[
     str | None,
-    typer.Option("--labels", "-l", help="a,b,c or a file: one label a line, CSV or JSON."),
+    typer.Option("--labels", "-l", help=_LABELS_HELP),
 ]
 AmbiguousOption = Annotated[
     OnAmbiguous, typer.Option(help="A label with several senses: refuse, take the first, ask.")

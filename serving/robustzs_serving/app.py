@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from robustzs.answer import Answer, AnswerError
+from robustzs.bundle.registry import ALIASES
 from robustzs.classifier import Classifier, Embedder
-from robustzs.errors import ImageError, RobustZSError
+from robustzs.errors import ImageError, ModelNotFoundError, RobustZSError
 from robustzs_serving.errors import envelope, error_response, status_of
 from robustzs_serving.requests import BodyTooLargeError, ClassifyRequest, read_request
 from robustzs_serving.settings import ServiceSettings
@@ -52,14 +53,24 @@ class Engine:
         """Answer a request; blocks while the model runs.
 
         Raises:
+            ModelNotFoundError: another model is wanted than this one.
             RobustZSError: the labels, the tree or an option are wrong.
         """
+        self._check_model(request.model)
         classifier = self._classifier(request)
         return list(classifier.classify_many(request.images, batch_size=len(request.images)))
 
     def close(self) -> None:
         """Free the model."""
         self._embedder.backend.close()
+
+    def _check_model(self, wanted: str | None) -> None:
+        name = self._embedder.manifest.name
+        if wanted is not None and name not in (wanted, ALIASES.get(wanted)):
+            raise ModelNotFoundError(
+                f"there is no model {wanted[:64]!r} here, only {name!r}",
+                hint="leave the model out, or ask a service that has it",
+            )
 
     def _classifier(self, request: ClassifyRequest) -> Classifier:
         with self._lock:

@@ -17,7 +17,6 @@ from starlette.requests import Request
 
 from robustzs.classifier import Options
 from robustzs.errors import LabelError, RobustZSError, UsageError
-from robustzs.hierarchy.forest import Forest
 from robustzs.hierarchy.limits import HierarchyLimits
 from robustzs.hierarchy.load import BUILT_IN
 from robustzs.hierarchy.tree import Hierarchy
@@ -55,12 +54,14 @@ class ClassifyRequest:
         images: Encoded images.
         options: How to classify.
         arguments: The other keyword arguments of ``Classifier``.
+        model: Name of the model that the client wants; ``None`` takes the one that is there.
         key: The same for requests that the same classifier answers.
     """
 
     images: tuple[bytes, ...]
     options: Options
     arguments: dict[str, Any]
+    model: str | None
     key: str
 
 
@@ -80,10 +81,12 @@ async def read_request(request: Request, settings: ServiceSettings) -> ClassifyR
         images, fields = await _split(form, settings)
     finally:
         await form.close()
+    model = fields.pop("model", None)
     return ClassifyRequest(
         images=images,
         options=_options(fields),
         arguments=_arguments(fields, settings),
+        model=model or None,
         key=json.dumps(fields, sort_keys=True),
     )
 
@@ -219,25 +222,24 @@ def _entry(position: int, item: Any) -> Entry:
     return Entry(place, aliases=tuple(aliases), **texts)
 
 
-def _trees(text: str) -> Any:
+def _trees(text: str) -> list[str | Hierarchy]:
     value = _json_or_text(text, "hierarchy")
     several = value if isinstance(value, list) else [value]
     if not 1 <= len(several) <= _MAX_TREES:
         raise UsageError(f"{len(several)} hierarchies, the limit is {_MAX_TREES}")
-    if all(isinstance(item, dict) for item in several):
-        trees = [
-            Hierarchy.from_json(json.dumps(item), source="hierarchy", limits=_TREE_LIMITS)
-            for item in several
-        ]
-        return Forest(tuple(trees))
+    return [_tree(item) for item in several]
+
+
+def _tree(item: Any) -> str | Hierarchy:
+    if isinstance(item, dict):
+        return Hierarchy.from_json(json.dumps(item), source="hierarchy", limits=_TREE_LIMITS)
     # Names, and only names: the service opens no file that a client points to.
-    for item in several:
-        if item not in BUILT_IN:
-            raise UsageError(
-                f"unknown hierarchy {str(item)[:64]!r}",
-                hint=f"{', '.join(BUILT_IN)}, or trees in their JSON form",
-            )
-    return several
+    if item in BUILT_IN:
+        return str(item)
+    raise UsageError(
+        f"unknown hierarchy {str(item)[:64]!r}",
+        hint=f"{', '.join(BUILT_IN)}, or trees in their JSON form",
+    )
 
 
 def _templates(text: str) -> str | list[str]:

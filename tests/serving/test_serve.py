@@ -8,14 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from robustzs_client import Client, ConnectionFailedError, ImageRejectedError, InvalidRequestError
+from robustzs_serving.app import Engine
+from robustzs_serving.requests import ClassifyRequest
+from robustzs_serving.settings import ServiceSettings
 
 from robustzs.bundle.store import Bundle
-from tests.factories import TREE_YAML, picture_bytes
+from robustzs.classifier import Options
+from robustzs.errors import ModelNotFoundError
+from tests.factories import TREE_YAML, make_bundle, picture_bytes
 
 
 def _free_port() -> int:
@@ -153,6 +159,62 @@ def test_trees_from_files_mean_the_same_here_and_there(
         assert answers[0] == answers[1]
         if more[0] == "--labels":
             assert answers[0][0]["flat_top1"]["name"] == "tabby", "prompts are the labels'"
+
+
+def test_trees_and_names_of_trees_may_be_mixed(url: str, tree: dict[str, object]) -> None:
+    with Client(url) as client:
+        answer = client.classify(picture_bytes("jeep"), hierarchy=["flat", tree], templates="{}")
+        assert [node.name for node in answer.path][1:] == ["jeep"]
+        (below,) = answer.forest
+        assert [node.name for node in below.path] == ["thing", "vehicle", "jeep"]
+        with pytest.raises(InvalidRequestError, match="unknown hierarchy"):
+            client.classify(picture_bytes("jeep"), hierarchy=[tree, "/etc/passwd"])
+
+
+def test_labels_rule_a_tree_that_is_sent(url: str, tree: dict[str, object]) -> None:
+    names = ["labrador", "poodle", "tabby", "siamese", "ambulance", "jeep"]
+    swapped = {"tabby": "siamese", "siamese": "tabby"}
+    labels = [{"name": name, "prompt": swapped.get(name, name)} for name in names]
+    with Client(url) as client:
+        answer = client.classify(
+            picture_bytes("siamese"), labels=labels, hierarchy=tree, templates="{}"
+        )
+    assert answer.flat_top1.name == "tabby"
+
+
+def test_another_model_than_the_service_has_is_not_found(url: str, tmp_path: Path) -> None:
+    with Client(url) as client:
+        name = httpx.get(f"{url}/v1/models").json()["models"][0]["name"]
+        assert (
+            client.classify(picture_bytes("jeep"), labels=["jeep"], model=name).model.name == name
+        )
+        with pytest.raises(InvalidRequestError) as refused:
+            client.classify(picture_bytes("jeep"), labels=["jeep"], model="robustzs-lite")
+    assert (refused.value.status, refused.value.code) == (404, "model-not-found")
+    (tmp_path / "a.png").write_bytes(picture_bytes("jeep"))
+    command = [sys.executable, "-m", "robustzs", "classify", str(tmp_path / "a.png")]
+    command += ["--labels", "jeep,poodle", "--server", url, "--model"]
+    for model, code in ((name, 0), ("robustzs-lite", 1)):
+        done = subprocess.run([*command, model], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        assert ("model-not-found" in done.stderr) == (code > 0)
+
+
+def test_an_alias_names_the_model_that_it_stands_for(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", name="robustzs-lite-clean")
+    engine = Engine(ServiceSettings(model=str(bundle)))
+    request = ClassifyRequest(
+        images=(picture_bytes("jeep"),),
+        options=Options(),
+        arguments={"labels": ["jeep", "poodle"]},
+        model=None,
+        key="key",
+    )
+    for name in (None, "robustzs-lite", "robustzs-lite-clean"):
+        assert len(engine.classify(replace(request, model=name))) == 1
+    with pytest.raises(ModelNotFoundError, match="only 'robustzs-lite-clean'"):
+        engine.classify(replace(request, model="robustzs"))
+    engine.close()
 
 
 def test_a_digest_binds_the_service_too(url: str, tiny_bundle: Path, tmp_path: Path) -> None:
