@@ -1,7 +1,8 @@
 """Models by name: the embedded ones, the user's own, or any folder.
 
 An embedded bundle is a folder of ``robustzs/models``; a user's bundle is a folder of
-``settings.models_dir()``. A name that both have means the embedded one.
+``settings.models_dir()``. A name that both have means the embedded one, and so does an alias of an
+embedded one; the user's bundle of that name is then found by its path alone.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class ModelInfo:
     """One line of the list of models.
 
     Attributes:
-        name: What to pass as ``model``; the folder's name.
+        name: What to pass as ``model``: the folder's name, or its path where an embedded model has
+            that name.
         aliases: Other names of it.
         kind: Where it lies.
         path: Its folder.
@@ -71,9 +73,9 @@ def resolve_model(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     folders = _folders()
     if not isinstance(name_or_path, Path):
-        name = text if text in folders else ALIASES.get(text, text)
-        if name in folders:
-            return folders[name][1]
+        found = folders.get(text) or folders.get(ALIASES.get(text, text))
+        if found is not None:
+            return found[1]
     path = Path(text)
     if path.name == MANIFEST_NAME and path.is_file():
         return path.parent
@@ -107,20 +109,22 @@ def list_models(*, verify: bool = False) -> list[ModelInfo]:
 
 
 def _folders() -> dict[str, tuple[LocationKind, Path]]:
-    places: list[tuple[LocationKind, Path]] = [
-        ("user", settings.models_dir()),
-        ("embedded", embedded_dir()),
-    ]
-    found: dict[str, tuple[LocationKind, Path]] = {}
-    for kind, place in places:
-        try:
-            entries = sorted(place.iterdir())
-        except OSError:  # no such folder, or none that we may read: no models there
-            continue
-        for entry in entries:
-            if not entry.name.startswith((".", "_")) and entry.is_dir():
-                found[entry.name] = (kind, entry)
+    """What to pass as ``model`` -> where it lies, for every bundle."""
+    found: dict[str, tuple[LocationKind, Path]] = {
+        path.name: ("embedded", path) for path in _folders_of(embedded_dir())
+    }
+    taken = {*found, *(alias for alias, name in ALIASES.items() if name in found)}
+    for path in _folders_of(settings.models_dir()):
+        found[str(path.absolute()) if path.name in taken else path.name] = ("user", path)
     return found
+
+
+def _folders_of(place: Path) -> list[Path]:
+    try:
+        entries = sorted(place.iterdir())
+    except OSError:  # no such folder, or none that we may read: no models there
+        return []
+    return [path for path in entries if not path.name.startswith((".", "_")) and path.is_dir()]
 
 
 def _describe(name: str, kind: LocationKind, path: Path, *, verify: bool) -> ModelInfo:

@@ -41,7 +41,8 @@ def list_command(as_json: JsonOption = False) -> None:
             continue
         megabytes = (info.size or 0) / 1e6
         _say(f"{names}   version {info.version}   {megabytes:.1f} MB   {info.kind}")
-        _say(f"    {info.description}")
+        if info.description:
+            _say(f"    {info.description}")
         _say(f"    robustness: {info.robustness or 'not measured'}")
     if not found:
         sys.stderr.write("no models here; `robustzs export` makes one\n")

@@ -44,7 +44,21 @@ def test_the_embedded_model_goes_before_the_users(places, tiny_bundle):
     embedded, own = places
     shutil.copytree(tiny_bundle, own / "robustzs-lite-clean")
     assert resolve_model("robustzs-lite-clean") == embedded / "robustzs-lite-clean"
-    assert [model.kind for model in list_models()] == ["user", "embedded"]
+    found = {model.name: model.kind for model in list_models()}
+    hidden = str(own / "robustzs-lite-clean")
+    assert found == {"my-model": "user", "robustzs-lite-clean": "embedded", hidden: "user"}
+    assert resolve_model(hidden) == own / "robustzs-lite-clean"
+
+
+def test_a_users_model_of_an_aliass_name_does_not_take_its_place(places, tiny_bundle):
+    embedded, own = places
+    shutil.copytree(tiny_bundle, own / "robustzs-lite")
+    assert resolve_model("robustzs-lite") == embedded / "robustzs-lite-clean"
+    found = {model.name: model for model in list_models()}
+    assert found["robustzs-lite-clean"].aliases == ("robustzs-lite",)
+    assert resolve_model(next(name for name in found if "/" in name)) == own / "robustzs-lite"
+    shutil.rmtree(embedded / "robustzs-lite-clean")
+    assert resolve_model("robustzs-lite") == own / "robustzs-lite"
 
 
 def test_a_folder_is_a_model(places, tiny_bundle):

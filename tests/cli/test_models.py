@@ -33,6 +33,7 @@ def test_list_shows_a_broken_bundle_beside_good_ones(
     assert "broken   broken: " in result.out
     assert "[bundle-manifest]" in result.out
     assert "good   version" in result.out
+    assert all(line.strip() for line in result.out.splitlines()), "the tiny model is not described"
 
 
 def test_show_tells_what_the_record_says(run: Run, bundle: Path) -> None:
