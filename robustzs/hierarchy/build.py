@@ -277,7 +277,7 @@ def _settle_parents(
                 HierarchyFormatError,
                 f"{node_id!r} has {len(parents)} parents: {shown}",
                 list(parents.values())[1],
-                hint="keep one, or in Python read it with on_multiple_parents='longest'",
+                hint="keep one, or in Python read the tree with on_multiple_parents='longest'",
             )
         elif known:
             best = next(p for p in known if depth[p] + 1 == depth[node_id])
@@ -297,7 +297,7 @@ def _settle_labels(drafts: dict[str, _Draft], options: BuildOptions, log: Proble
                 LabelMismatchError,
                 f"the label {label!r} is an inner node, not a leaf",
                 drafts[label].node.where,
-                hint="leave the label out, or in Python read it with on_internal_label='other-leaf'",
+                hint="leave it out, or in Python read the tree with on_internal_label='other-leaf'",
             )
         elif label in inner:
             _add_other_leaf(drafts, label, log)
