@@ -14,6 +14,7 @@ import pytest
 import robustzs
 from tests.cli.conftest import Run
 from tests.factories import picture
+from tests.privileges import without_file_powers
 
 SCHEMAS = Path(robustzs.__file__).parent / "schemas"
 
@@ -257,11 +258,10 @@ def test_version(run: Run) -> None:
 def test_a_closed_folder_is_a_row(run: Run, photos: Path, options: list[str]) -> None:
     closed = photos / "closed"
     closed.mkdir(mode=0o000)
-    if os.access(closed, os.R_OK):
-        pytest.skip("whoever runs this may read everything")
+    names = [closed, closed / "x.png", f"{closed}/*.png", photos / "labrador.png"]
     try:
-        names = [closed, closed / "x.png", f"{closed}/*.png", photos / "labrador.png"]
-        result = run(["classify", *names, *options, "--format", "csv"])
+        with without_file_powers():
+            result = run(["classify", *names, *options, "--format", "csv"])
     finally:
         closed.chmod(0o700)
     assert result.code == 1
