@@ -16,6 +16,7 @@ from robustzs import settings
 from robustzs.bundle.manifest import MANIFEST_NAME
 from robustzs.bundle.store import Bundle
 from robustzs.errors import ModelNotFoundError, RobustZSError
+from robustzs.files import is_closed
 
 # Until a hardened model ships, the default is the clean one.
 ALIASES = {"robustzs-lite": "robustzs-lite-clean"}
@@ -77,6 +78,8 @@ def resolve_model(name_or_path: str | Path) -> Path:
         if found is not None:
             return found[1]
     path = Path(text)
+    if text and is_closed(path):
+        raise ModelNotFoundError(f"the folder {text!r} cannot be opened: permission denied")
     if path.name == MANIFEST_NAME and path.is_file():
         return path.parent
     if text and path.is_dir():

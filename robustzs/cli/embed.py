@@ -83,7 +83,14 @@ def embed(
 
 def _choose_format(given: EmbedFormat | None, output: Path | None) -> EmbedFormat:
     known = {f".{member.value}": member for member in EmbedFormat}
-    chosen = given or known.get(output.suffix if output else "", EmbedFormat.jsonl)
+    suffix = "" if output is None else output.suffix.lower()
+    # What has no suffix, such as /dev/stdout, has said nothing about its format.
+    if given is None and suffix and suffix not in known:
+        raise UsageError(
+            f"features cannot be written as {suffix}: {str(output)!r}",
+            hint=f"end the name in {', '.join(known)}, or say --format",
+        )
+    chosen = given or known.get(suffix, EmbedFormat.jsonl)
     if chosen is EmbedFormat.npz and output is None:
         raise UsageError("npz is binary and needs a file", hint="--output features.npz")
     return chosen

@@ -22,6 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from robustzs.errors import LabelMismatchError, UsageError
+from robustzs.files import is_closed
 from robustzs.hierarchy.forest import Forest
 from robustzs.hierarchy.grow import flat_tree, grow_noun_tree, grow_wordnet_tree, imagenet_tree
 from robustzs.hierarchy.limits import DEFAULT_LIMITS, HierarchyLimits
@@ -186,7 +187,7 @@ class _Loader:
 
     def _file(self, spec: str | Path, labels: LabelSet | None) -> Hierarchy:
         path = Path(spec)
-        if not spec or not os.path.exists(path):
+        if not spec or not (os.path.exists(path) or is_closed(path)):
             raise UsageError(
                 f"there is no hierarchy or file {str(spec)!r}",
                 hint=f"one of {', '.join(BUILT_IN)}, or the path of a file",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from robustzs.errors import ImageError, ImageSourceError, ImageTooLargeError
+from robustzs.files import is_closed
 from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
 
 SUFFIXES = frozenset(
@@ -97,8 +98,8 @@ def _path(name: str) -> Iterator[ImageSource]:
         if not found:
             suffixes = " ".join(sorted(SUFFIXES))
             yield _failed(name, f"the folder {name!r} holds no images", f"looked for {suffixes}")
-    elif os.path.lexists(name):
-        yield ImageSource(name)
+    elif os.path.lexists(name) or is_closed(name):
+        yield ImageSource(name)  # reading it says why not
     elif "://" in name:
         yield _failed(name, f"{name!r} is an address, not a file", "download the image first")
     elif "\0" in name or not name:

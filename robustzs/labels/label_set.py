@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from robustzs.errors import DuplicateLabelError, LabelError, LabelFileError
+from robustzs.files import is_closed
 from robustzs.labels.entries import Entry, build_labels, imagenet_table
 from robustzs.labels.label import Label
 from robustzs.labels.readers import parse_table, read_labels
@@ -190,6 +191,8 @@ def _is_file(spec: str) -> bool:
 
     A bare name that is also a folder's (``cat``) stays a name.
     """
+    if is_closed(spec):
+        return True  # reading it says why not
     try:
         path = Path(spec)
         return path.is_file() or (os.sep in spec and path.exists())

@@ -74,3 +74,16 @@ def test_help_names_what_is_used_where_nothing_is_given(
     assert "Else the 1000 ImageNet-1k classes" in text
     assert "else robustzs-lite" in text
     assert "else cpu" in text
+
+
+def test_a_suffix_that_is_no_format_is_refused(run: Run, tiny_bundle: Path, tmp_path: Path) -> None:
+    command = ["embed", "--text", "jeep", "--model", tiny_bundle, "--output"]
+    done = run([*command, tmp_path / "x.parquet"])
+    assert done.code == 2
+    assert all(word in done.err for word in (".parquet", ".jsonl", ".csv", ".npz"))
+    assert not (tmp_path / "x.parquet").exists()
+    assert run([*command, tmp_path / "x.parquet", "--format", "csv"]).code == 0
+    assert run([*command, tmp_path / "x.CSV"]).code == 0
+    assert (tmp_path / "x.parquet").read_bytes() == (tmp_path / "x.CSV").read_bytes()
+    assert run([*command, tmp_path / "plain"]).code == 0
+    assert json.loads((tmp_path / "plain").read_text())["input"] == "jeep"
