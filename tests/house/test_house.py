@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import robustzs
 from robustzs.schemas.__main__ import schemas
@@ -88,3 +89,17 @@ def test_make_help_explains_every_target() -> None:
     targets = phony.group(1).replace("\\\n", " ").split()
     explained = set(re.findall(r"^([a-z-]+):.*## \S", text, flags=re.MULTILINE))
     assert set(targets) == explained
+
+
+def test_a_bento_is_made_of_this_version_and_these_extras() -> None:
+    python = yaml.safe_load((REPOSITORY / "bentofile.yaml").read_text(encoding="utf-8"))["python"]
+    assert python["wheels"] == [f"dist/robustzs-{robustzs.__version__}-py3-none-any.whl"]
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = [
+        requirement
+        for extra in ("cpu", "serve")
+        for requirement in re.findall(
+            '"([^"]+)"', re.findall(rf"^{extra} = \[(.*)\]$", project, flags=re.MULTILINE)[0]
+        )
+    ]
+    assert python["packages"] == wanted
