@@ -266,7 +266,7 @@ def test_one_top_is_the_root_and_a_node_of_the_roots_name_stays_unique(write) ->
 
 def test_edges_with_several_roots_are_refused_until_a_root_is_named(write) -> None:
     path = write("t.csv", "child,parent\npoodle,dog\ntabby,cat\n")
-    with pytest.raises(MultipleRootsError, match="2 roots: 'dog', 'cat'.*one new node"):
+    with pytest.raises(MultipleRootsError, match=r"2 roots: 'dog', 'cat'.*one new node"):
         read_hierarchy(path)
     assert read_hierarchy(path, virtual_root="pet").ids == ("pet", "dog", "poodle", "cat", "tabby")
 
