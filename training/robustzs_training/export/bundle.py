@@ -180,7 +180,8 @@ def export_open_clip_model(
             fields |= _write_weights(writer, tensors, config, facts)
             fields["backbones"] = [record.model_dump(mode="json") for record in backbones]
         extra = dict(extra_files or {})
-        extra.setdefault("README.md", model_card(fields).encode())
+        card = json.loads(extra["card.json"]) if "card.json" in extra else None
+        extra.setdefault("README.md", model_card(fields, card).encode())
         for name, content in sorted(extra.items()):
             writer.add_file(name, content)
         return ExportResult(bundle=writer.finish(fields), parity=parity)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from robustzs_training.export.parity import BATCHES, TOLERANCE
+from robustzs_training.export.parity import BATCHES, MIN_VARIANT_COSINE, TOLERANCE
 
 
-def model_card(fields: Mapping[str, Any]) -> str:
+def model_card(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None) -> str:
     """Write the card.
 
     Args:
         fields: The fields of ``bundle.json``, without ``files``.
+        card: ``card.json``, where there is one: its ``results``, ``robustness`` and ``protocol``
+            are shown.
     """
     sections = [
         f"# {fields['name']}",
@@ -23,15 +25,50 @@ def model_card(fields: Mapping[str, Any]) -> str:
         "## Licences",
         "\n".join(_licence(licence) for licence in fields["licences"]),
         "## What was checked",
-        f"Both ONNX graphs passed the onnx checker, were opened by onnxruntime and agree with the "
-        f"torch model at batches of {', '.join(map(str, BATCHES))}: raw features within "
-        f"{TOLERANCE:.0e} of the largest value, normalised features and similarities within "
-        f"{TOLERANCE:.0e}. The tokenizer gives the tokens of the original on a set of difficult "
-        "texts.",
-        "Nothing here says how accurate or how robust the model is: that is what `card.json`, the "
-        "robustness card, is for, when the bundle has one.",
+        _checks(fields["text_encoders"]),
+        "## What was measured",
+        *_measured(card or {}),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _checks(text_encoders: Mapping[str, str]) -> str:
+    same = (
+        f"agree with the torch model at batches of {', '.join(map(str, BATCHES))}: raw features "
+        f"within {TOLERANCE:.0e} of the largest value, normalised features and similarities within "
+        f"{TOLERANCE:.0e}."
+    )
+    tokens = "The tokenizer gives the tokens of the original on a set of difficult texts."
+    small = sorted(set(text_encoders) - {"fp32"})
+    begin = (
+        f"Both float32 ONNX graphs passed the onnx checker, were opened by onnxruntime and {same}"
+    )
+    if not small:
+        return f"{begin} {tokens}"
+    left_out = "" if "fp32" in text_encoders else "; the float32 text graph itself is not shipped"
+    return (
+        f"{begin} The text graph of precision {', '.join(small)} was made from the float32 one: "
+        f"its features have a cosine of at least {MIN_VARIANT_COSINE} to those, whatever the "
+        f"batch{left_out}. {tokens}"
+    )
+
+
+def _measured(card: Mapping[str, Any]) -> list[str]:
+    results = card.get("results")
+    if not results:
+        return ["Nothing here says how accurate or how robust the model is: it was not measured."]
+    rows = [
+        f"| {_cell(row['measure'])} | {row['value']:.3f} | "
+        f"{'' if row.get('chance') is None else format(row['chance'], '.3f')} | {row['n']} |"
+        for row in results
+    ]
+    lines = ["| measure | value | chance | n |", "|---|---|---|---|", *rows]
+    text = ["\n".join(lines)]
+    if card.get("robustness"):
+        text.insert(0, f"Robustness: {card['robustness']}.")
+    if card.get("protocol"):
+        text.append("\n".join(f"- {sentence}" for sentence in card["protocol"]))
+    return [*text, "All of it, with grids and settings, stands in `card.json`."]
 
 
 def _usage(name: str) -> str:

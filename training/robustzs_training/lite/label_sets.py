@@ -1,9 +1,10 @@
 """Label sets outside ImageNet's names, and the pictures that they are tried on.
 
-What a user brings are words of his own. Each set here is a closed list of names, none of them the
-name of an ImageNet class, and pictures of them from public packages that nothing was trained on.
-(Of openclipart and openmoji the drawings, without their words, shaped the mean and the whitening
-of the joint space.) All sets are reported, good or bad.
+What a user brings are words of his own. Each set here is a closed list of names, other than the
+list of ImageNet's classes (a few words are in both: sandal, sneaker, hedgehog, trumpet), and
+pictures of them from public packages that nothing was trained on. (Of openclipart and openmoji the drawings,
+without their words, shaped the mean and the whitening of the joint space.) All sets are reported,
+good or bad.
 """
 
 from __future__ import annotations

