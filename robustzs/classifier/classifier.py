@@ -27,13 +27,11 @@ from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
 from robustzs.labels.templates import TemplateSet, get_templates
 
 if TYPE_CHECKING:
-    from robustzs.bundle.manifest import Precision
+    from robustzs.bundle.manifest import BundleManifest, Precision
     from robustzs.hierarchy.forest import Forest
     from robustzs.hierarchy.resolve import OnAmbiguous, OnUnknown
     from robustzs.hierarchy.tree import Hierarchy
     from robustzs.labels.label_set import LabelSet
-
-_ONE_TEMPLATE = "single"
 
 
 class Classifier:
@@ -90,7 +88,7 @@ class Classifier:
             choose_threshold(options, calibration, manifest, flat=int(tree.depth.max()) == 1)
             for tree in self.forest
         )
-        self.templates = _templates(templates, manifest.templates, self.forest)
+        self.templates = _templates(templates, manifest, self.forest)
         temperature = options.temperature or manifest.temperature
         if calibration is not None:
             check_calibration(
@@ -334,14 +332,17 @@ class Classifier:
 
 def _templates(
     chosen: str | Sequence[str] | TemplateSet | None,
-    of_bundle: str | tuple[str, ...],
+    manifest: BundleManifest,
     forest: Forest,
 ) -> TemplateSet:
-    """The caller's templates, else the bundle's; one alone for all nouns, which are many."""
+    """The caller's templates, else the bundle's; one alone for all nouns, which are many.
+
+    Where the text tower's work grows with the length of a text, that one is the bare name.
+    """
     if isinstance(chosen, TemplateSet):
         return chosen
     if chosen is not None:
         return get_templates(chosen)
     if forest[0].name == "wordnet-nouns":
-        return get_templates(_ONE_TEMPLATE)
-    return get_templates(of_bundle)
+        return get_templates("single" if manifest.tokenizer.fixed_length else "name")
+    return get_templates(manifest.templates)
