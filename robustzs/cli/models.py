@@ -91,6 +91,7 @@ def show_command(model: ModelArgument = "robustzs-lite", as_json: JsonOption = F
         f"temperature {manifest.temperature:.4g}",
         "tokenizer": f"{manifest.tokenizer.kind}, {manifest.tokenizer.context_length} tokens",
         "theta": _threshold(manifest.theta, "0.65 (default)"),
+        "doubt": _threshold(manifest.low_confidence, "never flagged"),
         "rejection": _threshold(manifest.rejection, "not available"),
         "weights": manifest.weights or "none: classifies, but cannot be trained or attacked",
         "licences": "; ".join(f"{entry.name} ({entry.covers})" for entry in manifest.licences),
@@ -112,7 +113,15 @@ def _show_card(card: dict[str, Any] | None) -> None:
     _say("  measured")
     for row in results:
         if isinstance(row, dict):
-            _say("    " + ", ".join(f"{key} {_cell(value)}" for key, value in row.items()))
+            _say("    " + _measured(row))
+
+
+def _measured(row: dict[str, Any]) -> str:
+    """``measure: value (n ..., chance ...)``; a row of another shape as it is."""
+    if not {"measure", "value"} <= row.keys():
+        return ", ".join(f"{key} {_cell(value)}" for key, value in row.items())
+    rest = [f"{k} {_cell(v)}" for k, v in row.items() if k not in ("measure", "value")]
+    return f"{row['measure']}: {_cell(row['value'])}   ({', '.join(rest)})"
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import OrderedDict
 
+import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -99,6 +100,8 @@ def create_app(settings: ServiceSettings) -> Starlette:
             return envelope(429, "overloaded", "too many requests at once", request_id)
         try:
             return await _classify(request, settings, request_id)
+        except TimeoutError:
+            return envelope(408, "slow-body", "the body took too long to come", request_id)
         except BodyTooLargeError as error:
             return envelope(413, error.code, error.message, request_id)
         except RobustZSError as error:
@@ -136,7 +139,8 @@ def create_app(settings: ServiceSettings) -> Starlette:
 
 
 async def _classify(request: Request, settings: ServiceSettings, request_id: str) -> Response:
-    parsed = await read_request(request, settings)
+    with anyio.fail_after(settings.body_seconds):
+        parsed = await read_request(request, settings)
     engine: Engine = request.app.state.engine
     rows = await anyio.to_thread.run_sync(engine.classify, parsed)
     failed = [row for row in rows if isinstance(row, AnswerError)]

@@ -20,7 +20,8 @@ app = create_app(settings)
 @bentoml.service(
     name="robustzs",
     workers=int(os.environ.get("ROBUSTZS_WORKERS", "1")),
-    traffic={"timeout": 60},
+    # The first use of a large tree encodes all its prompts before it can answer.
+    traffic={"timeout": 300},
 )
 @bentoml.asgi_app(app, path="/")
 class RobustZS:

@@ -19,6 +19,7 @@ class ServiceSettings:
         max_body_bytes: Largest request body.
         max_images: Most images in one request.
         max_labels: Most labels in one request.
+        body_seconds: Longest that a request may take to send its body.
         max_field_bytes: Largest part that is not an image, such as ``hierarchy``.
         max_classifiers: Label sets and trees kept ready between requests.
         max_concurrency: Requests that are worked on at once; more get a 429.
@@ -28,6 +29,7 @@ class ServiceSettings:
     device: str = "cpu"
     threads: int = 0
     max_body_bytes: int = 32_000_000
+    body_seconds: int = 20
     max_images: int = 16
     max_labels: int = 2_000
     max_field_bytes: int = 2_000_000

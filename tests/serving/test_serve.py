@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -36,7 +37,9 @@ def url(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     port = _free_port()
     log = (tmp_path_factory.mktemp("serve") / "log").open("w+")
     command = [sys.executable, "-m", "robustzs", "serve", "--model", str(tiny_bundle)]
-    process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
+    environment = {**os.environ, "ROBUSTZS_BODY_SECONDS": "5"}
+    arguments = [*command, "--port", str(port)]
+    process = subprocess.Popen(arguments, stdout=log, stderr=log, env=environment)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -120,6 +123,19 @@ def test_a_body_over_the_limit_is_refused_declared_or_not(url: str) -> None:
     streamed = httpx.post(f"{url}/v1/classify", content=chunks(), headers=headers)
     assert streamed.status_code == 413
     assert httpx.get(f"{url}/v1/models").status_code == 200
+
+
+def test_a_stalled_upload_is_told_and_gives_its_place_back(url: str) -> None:
+    address = httpx.URL(url)
+    request = (
+        "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    with socket.create_connection((address.host, address.port or 80), timeout=30) as stalled:
+        stalled.sendall(request.encode())
+        assert stalled.recv(1000).startswith(b"HTTP/1.1 408 ")
+    with Client(url) as client:
+        assert client.classify(picture_bytes("jeep"), labels=["jeep"]).prediction.name == "jeep"
 
 
 def test_cli_prints_the_same_from_the_server_as_here(
