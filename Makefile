@@ -25,7 +25,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,train,wordnet,dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,train,wandb,wordnet,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 install: $(VENV)/.installed-demo  ## Install the classifier and its CLI into .venv

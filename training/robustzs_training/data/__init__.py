@@ -1,0 +1,1 @@
+"""Training data: sources, captions, order, and what may go wrong with them."""

@@ -1,0 +1,177 @@
+"""A recipe: everything that decides a training run, as one checked document.
+
+``threat``, ``attack`` and the objective's options are handed to the classes that define them;
+sizes such as ``4/255`` are read here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from robustzs.threat import AttackConfig, Norm, Start, ThreatModel, parse_size
+
+Size = Annotated[float, BeforeValidator(parse_size)]
+ObjectiveName = Literal[
+    "tecoa",
+    "fare",
+    "pmg-aft",
+    "tga-zsr",
+    "sim-clip",
+    "agft",
+    "qt-aft",
+    "hierarchical",
+    "qt-aft-hierarchical",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPart(_Part):
+    """What is trained: whatever `robustzs export` can load."""
+
+    source: str = Field(description="open_clip architecture, hf-hub:NAME, folder, or a bundle")
+    pretrained: str | None = Field(None, description="tag or checkpoint file")
+    base: str | None = Field(None, description="what a visual encoder was trained from")
+
+
+class AugmentPart(_Part):
+    """How a training image becomes pixels."""
+
+    image_size: int | None = Field(None, ge=16, description="null: the model's own")
+    crop: Literal["center", "random-resized"] = "center"
+    scale: tuple[float, float] = Field((0.5, 1.0), description="area that random crops keep")
+    flip: bool = False
+
+
+class DataPart(_Part):
+    """What is trained on."""
+
+    source: Literal["folder", "wnid-folder", "webdataset", "torchvision", "huggingface", "openmoji"]
+    path: str | None = Field(None, description="folder, or shards as PATH/{0000..0009}.tar")
+    name: str | None = Field(None, description="dataset, for torchvision and huggingface")
+    split: str = "train"
+    captions: str | None = Field(None, description="caption table, .parquet or .jsonl")
+    caption_mode: Literal["as-is", "names", "names-and-properties", "shuffled"] = "as-is"
+    hierarchy: str = Field("wordnet", description="tree(s) over the classes; several with commas")
+    template: str = "This is a photo of a {}"
+    augment: AugmentPart = AugmentPart()
+    siblings: int = Field(1, ge=1, description="classes of one parent brought into a batch")
+    max_bad_fraction: float = Field(0.01, ge=0.0, le=1.0, description="then the run stops")
+    n_workers: int = Field(0, ge=0)
+
+
+class ObjectivePart(BaseModel):
+    """The objective and its own options (see `docs/objectives.md`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: ObjectiveName
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the name; checked by the objective's class."""
+        return dict(self.model_extra or {})
+
+
+class ThreatPart(_Part):
+    """What the attacker may do."""
+
+    norm: Norm = "Linf"
+    eps: Size
+
+    def build(self) -> ThreatModel:
+        """The value object."""
+        return ThreatModel(norm=self.norm, eps=self.eps)
+
+
+class AttackPart(_Part):
+    """How the training attack searches."""
+
+    n_steps: int = Field(ge=0)
+    step_size: Size
+    n_restarts: int = Field(1, ge=1)
+    start: Start = "uniform"
+    momentum: float = Field(0.0, ge=0.0)
+
+    def build(self, seed: int) -> AttackConfig:
+        """The value object."""
+        return AttackConfig(seed=seed, **self.model_dump())
+
+
+class OptimizerPart(_Part):
+    """AdamW or SGD."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(gt=0.0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = Field(0.0, ge=0.0, lt=1.0)
+    clip_grad_norm: float | None = Field(None, gt=0.0)
+    ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
+
+
+class SchedulePart(_Part):
+    """Linear warm-up, then cosine to zero or a constant rate. Give epochs or steps."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    epochs: float | None = Field(None, gt=0.0)
+    steps: int | None = Field(None, ge=1)
+
+
+class RunPart(_Part):
+    """How the machine is used; nothing here changes what is minimised."""
+
+    batch_size: int = Field(ge=1, description="images of one optimiser step, over all processes")
+    accumulation: int = Field(1, ge=1, description="parts that each process splits its share into")
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    compile: bool = False
+    channels_last: bool = True
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(500, ge=1, description="steps")
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(10, ge=1, description="steps")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
+    divergence_factor: float = Field(
+        20.0, gt=1.0, description="stop when the loss is so far above its own average"
+    )
+
+
+class EvaluatePart(_Part):
+    """The check before and after: APGD-CE from outside, float32, white-box."""
+
+    eps: Size = 1.0 / 255.0
+    n_steps: int = Field(20, ge=1)
+    n_images: int | None = Field(None, ge=1, description="a seeded subset; null: all")
+    batch_size: int = Field(32, ge=1)
+    path: str | None = Field(None, description="labelled folder; null: what the data holds out")
+
+
+class ExportPart(_Part):
+    """The bundle that the run leaves."""
+
+    templates: str | None = Field(None, description="default prompt templates; null: the source's")
+    licence: str | None = None
+    enabled: bool = True
+
+
+class Recipe(_Part):
+    """One training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    summary: str = ""
+    source: str = Field("", description="where the settings come from, and how sure each is")
+    model: ModelPart
+    data: DataPart
+    objective: ObjectivePart
+    threat: ThreatPart
+    attack: AttackPart
+    optimizer: OptimizerPart
+    schedule: SchedulePart
+    run: RunPart
+    evaluate: EvaluatePart | None = None
+    export: ExportPart = ExportPart()
