@@ -1,0 +1,1 @@
+"""Captions for training images: from glosses, a local model or an endpoint; resumable tables."""
