@@ -1,0 +1,1 @@
+"""Numbers about verdicts: intervals, and metrics over hierarchies. Arrays in, numbers out."""
