@@ -1,18 +1,33 @@
 """A recipe: everything that decides a training run, as one checked document.
 
-``threat``, ``attack`` and the objective's options are handed to the classes that define them;
-sizes such as ``4/255`` are read here, once.
+Files are read by :mod:`robustzs_training.recipe_files`. ``threat``, ``attack`` and the objective's
+options are handed to the classes that define them; sizes such as ``4/255`` are read here, once.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from robustzs.bundle.store import canonical_json
+from robustzs.errors import UsageError
 from robustzs.threat import AttackConfig, Norm, Start, ThreatModel, parse_size
 
-Size = Annotated[float, BeforeValidator(parse_size)]
+
+def _size(value: object) -> float:
+    # An error of ours would end the validation; as a ValueError it is listed with the others.
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("a size is a number such as 0.0157, or a quotient such as 4/255")
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+Size = Annotated[float, BeforeValidator(_size)]
 ObjectiveName = Literal[
     "tecoa",
     "fare",
@@ -27,15 +42,32 @@ ObjectiveName = Literal[
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_yes_for_numbers(cls, data: Any) -> Any:
+        # pydantic takes true for 1, which nobody means.
+        if isinstance(data, Mapping):
+            for name, value in data.items():
+                field = cls.model_fields.get(str(name))
+                if isinstance(value, bool) and field is not None and field.annotation is not bool:
+                    raise ValueError(f"{name} is {str(value).lower()}, where no yes or no belongs")
+        return data
 
 
 class ModelPart(_Part):
     """What is trained: whatever `robustzs export` can load."""
 
     source: str = Field(description="open_clip architecture, hf-hub:NAME, folder, or a bundle")
-    pretrained: str | None = Field(None, description="tag or checkpoint file")
+    pretrained: str | None = Field(
+        None, description="tag or checkpoint file; `random`: random weights, to try a recipe out"
+    )
     base: str | None = Field(None, description="what a visual encoder was trained from")
+    activation: Literal["auto", "gelu", "quickgelu"] = Field("auto", description="as in export")
+    resize: Literal["auto", "open-clip", "qt-aft"] = Field(
+        "auto", description="before the crop; qt-aft: to 256 for 224, bilinear"
+    )
 
 
 class AugmentPart(_Part):
@@ -45,6 +77,13 @@ class AugmentPart(_Part):
     crop: Literal["center", "random-resized"] = "center"
     scale: tuple[float, float] = Field((0.5, 1.0), description="area that random crops keep")
     flip: bool = False
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> AugmentPart:
+        low, high = self.scale
+        if not 0.0 < low <= high <= 1.0:
+            raise ValueError(f"scale is [{low:g}, {high:g}]: 0 < low <= high <= 1")
+        return self
 
 
 class DataPart(_Part):
@@ -56,8 +95,16 @@ class DataPart(_Part):
     split: str = "train"
     captions: str | None = Field(None, description="caption table, .parquet or .jsonl")
     caption_mode: Literal["as-is", "names", "names-and-properties", "shuffled"] = "as-is"
-    hierarchy: str = Field("wordnet", description="tree(s) over the classes; several with commas")
-    template: str = "This is a photo of a {}"
+    hierarchy: str | tuple[str, ...] = Field(
+        "wordnet", description="tree(s) over the classes; several as a list, or with commas"
+    )
+    on_ambiguous: Literal["error", "first"] = Field(
+        "error", description="a class name that has several senses in WordNet"
+    )
+    on_unknown: Literal["error", "attach"] = Field(
+        "error", description="a class name that WordNet has not"
+    )
+    template: str = Field("paper", description="set of templates, or a sentence with {}")
     augment: AugmentPart = AugmentPart()
     siblings: int = Field(1, ge=1, description="classes of one parent brought into a batch")
     max_bad_fraction: float = Field(0.01, ge=0.0, le=1.0, description="then the run stops")
@@ -73,7 +120,7 @@ class ObjectivePart(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Everything but the name; checked by the objective's class."""
+        """Everything but the name; see :mod:`robustzs_training.objective_options`."""
         return dict(self.model_extra or {})
 
 
@@ -82,6 +129,14 @@ class ThreatPart(_Part):
 
     norm: Norm = "Linf"
     eps: Size
+
+    @model_validator(mode="after")
+    def _is_one(self) -> ThreatPart:
+        try:
+            self.build()
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     def build(self) -> ThreatModel:
         """The value object."""
@@ -113,6 +168,12 @@ class OptimizerPart(_Part):
     clip_grad_norm: float | None = Field(None, gt=0.0)
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
 
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> OptimizerPart:
+        if not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas is {list(self.betas)}: both from 0 to below 1")
+        return self
+
 
 class SchedulePart(_Part):
     """Linear warm-up, then cosine to zero or a constant rate. Give epochs or steps."""
@@ -121,6 +182,13 @@ class SchedulePart(_Part):
     warmup_steps: int = Field(0, ge=0)
     epochs: float | None = Field(None, gt=0.0)
     steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SchedulePart:
+        if (self.epochs is None) == (self.steps is None):
+            given = "both" if self.steps is not None else "neither"
+            raise ValueError(f"{given} of epochs and steps given: give one of them")
+        return self
 
 
 class RunPart(_Part):
@@ -159,6 +227,10 @@ class ExportPart(_Part):
     enabled: bool = True
 
 
+_PLACES_IN_DATA = {"path", "captions", "n_workers", "max_bad_fraction"}
+_RUN_THAT_COUNTS = {"batch_size", "accumulation", "precision", "seed"}
+
+
 class Recipe(_Part):
     """One training run."""
 
@@ -175,3 +247,23 @@ class Recipe(_Part):
     run: RunPart
     evaluate: EvaluatePart | None = None
     export: ExportPart = ExportPart()
+
+    def document(self) -> dict[str, Any]:
+        """The whole recipe as JSON values, defaults written out."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of what decides the weights; a run goes on only under the same digest.
+
+        Texts, places of data (their content has a digest of its own), logging, the evaluation and
+        the export do not count.
+        """
+        full = self.document()
+        counted = {
+            key: full[key] for key in ("model", "objective", "threat", "attack", "optimizer")
+        }
+        counted["schedule"] = full["schedule"]
+        counted["data"] = {k: v for k, v in full["data"].items() if k not in _PLACES_IN_DATA}
+        counted["run"] = {k: v for k, v in full["run"].items() if k in _RUN_THAT_COUNTS}
+        return hashlib.sha256(canonical_json(counted)).hexdigest()
