@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from functools import cache
 from typing import Any, get_type_hints
 
@@ -50,7 +49,7 @@ def options_model(name: ObjectiveName) -> type[BaseModel]:
     if name == "hierarchical":
         return _of_dataclass("hierarchical", HierarchicalOptions)
     if name == "qt-aft":
-        return _of_signature("qt-aft", QtAft.__init__)
+        return _of_signature("qt-aft", QtAft)
     if name == "qt-aft-hierarchical":
         captions, tree = options_model("qt-aft"), options_model("hierarchical")
         return create_model(
@@ -61,14 +60,15 @@ def options_model(name: ObjectiveName) -> type[BaseModel]:
             tree_weight=(float, 1.0),
         )
     objective: type = {**CLASS_OBJECTIVES, **FEATURE_OBJECTIVES}[name]
-    return _of_signature(name, objective.__init__)
+    return _of_signature(name, objective)
 
 
-def _of_signature(name: str, function: Callable[..., Any]) -> type[BaseModel]:
-    hints = get_type_hints(function)
+def _of_signature(name: str, kind: type) -> type[BaseModel]:
+    constructor = next(vars(each)["__init__"] for each in kind.__mro__ if "__init__" in vars(each))
+    hints = get_type_hints(constructor)
     fields: dict[str, Any] = {
         parameter.name: (hints[parameter.name], parameter.default)
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in inspect.signature(constructor).parameters.values()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     return create_model(name, __config__=_CONFIG, **fields)

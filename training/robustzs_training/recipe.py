@@ -98,12 +98,6 @@ class DataPart(_Part):
     hierarchy: str | tuple[str, ...] = Field(
         "wordnet", description="tree(s) over the classes; several as a list, or with commas"
     )
-    on_ambiguous: Literal["error", "first"] = Field(
-        "error", description="a class name that has several senses in WordNet"
-    )
-    on_unknown: Literal["error", "attach"] = Field(
-        "error", description="a class name that WordNet has not"
-    )
     template: str = Field("paper", description="set of templates, or a sentence with {}")
     augment: AugmentPart = AugmentPart()
     siblings: int = Field(1, ge=1, description="classes of one parent brought into a batch")
