@@ -1,0 +1,1 @@
+"""WebDataset shards: which there are, how they come here, and what lies where in them."""
