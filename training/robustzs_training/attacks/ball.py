@@ -6,6 +6,7 @@ Every point that leaves this module satisfies, in the exact arithmetic of its fl
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -61,20 +62,29 @@ class Ball:
         delta = delta * (limit / norms.clamp_min(max(limit, 1e-300)))
         return self._bounded(self._toward_clean(delta))
 
-    def sample(self, generator: torch.Generator) -> torch.Tensor:
-        """A point drawn uniformly from the ball; the bounds are not looked at."""
-        shape, eps = self.clean.shape, self.threat.eps
-        device = generator.device
+    def sample(self, generator: torch.Generator, *, part: tuple[int, int] = (0, 1)) -> torch.Tensor:
+        """A point drawn uniformly from the ball; the bounds are not looked at.
+
+        Args:
+            generator: Of the whole batch's noise.
+            part: ``(i, n)``: ``clean`` is part ``i`` of ``n`` equal ones of a batch. Noise is
+                drawn for all of it, so that a row's is the same in however many parts.
+        """
+        place, n_parts = part
+        n_rows = len(self.clean)
+        noise = self._noise((n_parts * n_rows, *self.clean.shape[1:]), generator)
+        return self.clean + noise[place * n_rows : (place + 1) * n_rows].to(self.clean)
+
+    def _noise(self, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+        eps, device = self.threat.eps, generator.device
         if self.threat.norm == "Linf":
-            noise = (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * eps
-        else:
-            direction = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
-            n_dims = max(direction[0].numel(), 1)
-            shape_1 = (shape[0],) + (1,) * (len(shape) - 1)
-            radius = torch.rand(shape_1, generator=generator, device=device, dtype=torch.float64)
-            scale = eps * radius ** (1.0 / n_dims) / _norms(direction).clamp_min(1e-300)
-            noise = (direction * scale).to(self.clean.dtype)
-        return self.clean + noise.to(self.clean)
+            return (2.0 * torch.rand(shape, generator=generator, device=device) - 1.0) * eps
+        direction = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+        n_dims = max(math.prod(shape[1:]), 1)
+        shape_1 = (shape[0],) + (1,) * (len(shape) - 1)
+        radius = torch.rand(shape_1, generator=generator, device=device, dtype=torch.float64)
+        scale = eps * radius ** (1.0 / n_dims) / _norms(direction).clamp_min(1e-300)
+        return (direction * scale).to(self.clean.dtype)
 
 
 def direction(gradient: torch.Tensor, threat: ThreatModel) -> torch.Tensor:

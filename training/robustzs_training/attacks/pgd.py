@@ -30,7 +30,7 @@ from robustzs.errors import UsageError
 from robustzs.threat import AttackConfig, Start, ThreatModel
 from robustzs_training.adapter import attack_mode
 from robustzs_training.attacks.ball import Ball, direction
-from robustzs_training.processes import all_sum
+from robustzs_training.processes import all_sum, rank, world_size
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -46,7 +46,9 @@ class PerturbedInput:
         step_size: Of this tensor, or ``None`` for the attack's.
         start: Of this tensor, or ``None`` for the attack's.
         shared: One tensor for all processes (prompts), so its gradient is summed over them. Needs
-            the same ``generator`` state everywhere if its start is uniform.
+            the same ``generator`` state everywhere if its start is uniform. An input that is not
+            shared is this process's part of a batch: with the same ``generator`` state
+            everywhere, an image starts from the same noise in however many processes.
     """
 
     clean: torch.Tensor
@@ -132,7 +134,8 @@ def _run(
     for name, ball in balls.items():
         x_adv[name] = ball.clean.clone()
         if (inputs[name].start or config.start) == "uniform":
-            noisy = ball.sample(generator)
+            part = (0, 1) if inputs[name].shared else (rank(), world_size())
+            noisy = ball.sample(generator, part=part)
             # Only the ball, not the bounds, before the first gradient.
             x_adv[name] = Ball(ball.clean, ball.threat, None).project(noisy, corners[name])
     velocity = {name: torch.zeros_like(x) for name, x in x_adv.items()}

@@ -28,7 +28,7 @@ from torch import nn
 
 from robustzs.errors import UsageError
 from robustzs.threat import AttackConfig, ThreatModel
-from robustzs_training.adapter import ClipAdapter
+from robustzs_training.adapter import ClipAdapter, attack_mode
 from robustzs_training.attacks.pgd import PerturbedInput, Tensors, pgd
 
 _T = TypeVar("_T")
@@ -139,6 +139,19 @@ class Objective(nn.Module, abc.ABC):
     def clamp_(self) -> None:
         """Bring own parameters back into their ranges; called after every optimiser step."""
 
+    def begin_(self, batch: Batch) -> None:
+        """Look at the first clean batch, before the first step of a run; all processes together."""
+
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What each image is told apart from, for the accuracies that people watch.
+
+        Scores ``[B, C]`` of raw image features ``[B, D]``, and the right columns, int64 ``[B]``;
+        ``None`` where the objective compares with nothing of the kind.
+        """
+        return None
+
     # ---- what callers use ------------------------------------------------------------------------
 
     def extra_parameters(self) -> dict[str, nn.Parameter]:
@@ -179,6 +192,23 @@ class Objective(nn.Module, abc.ABC):
             generator=generator,
             loss_scale=loss_scale,
         )
+
+    @torch.no_grad()
+    def accuracies(self, batch: Batch, perturbed: Tensors) -> dict[str, torch.Tensor]:
+        """Share of images that :meth:`choices` gets right: ``clean`` and ``adversarial``.
+
+        Scalars, of this process's images, from two forward passes without gradients; empty where
+        there are no choices. The attack is that of training: no measure of robustness.
+        """
+        found = {}
+        with attack_mode(self):
+            for name, pixels in (("clean", batch.pixels), ("adversarial", perturbed["pixels"])):
+                chosen = self.choices(batch, self.model.image_features(pixels))
+                if chosen is None:
+                    return {}
+                scores, right = chosen
+                found[name] = (scores.argmax(dim=1) == right).float().mean()
+        return found
 
     def forward(self, batch: Batch, perturbed: Tensors) -> LossTerms:
         """The loss; the way in for wrappers that average gradients over processes."""

@@ -37,7 +37,7 @@ from robustzs.hierarchy.tree import Hierarchy
 from robustzs.threat import ThreatModel
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.attacks.pgd import PerturbedInput, Tensors
-from robustzs_training.geometry import exp_0, norms, paired_distance
+from robustzs_training.geometry import distance, exp_0, norms, paired_distance
 from robustzs_training.objectives.base import Batch, LossTerms, Objective, need
 from robustzs_training.objectives.levels import Cut, LevelTable, Negatives, build_levels
 from robustzs_training.objectives.terms import check_choice, widen
@@ -206,6 +206,10 @@ class Hierarchical(Objective):
         features = gather(self.model.image_features(pixels))
         self.log_image_scale.copy_(self._scale_for(features).log())
 
+    def begin_(self, batch: Batch) -> None:
+        """Start the image scale from the first batch."""
+        self.calibrate_(batch.pixels)
+
     @property
     def curvature(self) -> torch.Tensor:
         """``r``."""
@@ -336,6 +340,16 @@ class Hierarchical(Objective):
         """Eq. 14 over all trees; the terms also tell each level's cross-entropy and margins."""
         features = self.model.image_features(perturbed["pixels"])
         return self.loss_terms(batch, features, perturbed)
+
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The leaves, by nearness in the ball; prompts as they are without an attack."""
+        texts = widen(self.model.project_text(self.pooled_text))[self.leaf_rows]
+        images = widen(image_features) * self.log_image_scale.exp()
+        points = exp_0(texts * self.log_text_scale.exp(), self.curvature)
+        scores = -distance(exp_0(images, self.curvature), points, self.curvature)
+        return scores, need(batch.labels, "labels")
 
     # ---- depth ---------------------------------------------------------------------------------
 

@@ -72,13 +72,19 @@ class QtAft(Objective):
 
     def terms(self, batch: Batch, image_features: torch.Tensor) -> dict[str, torch.Tensor]:
         """The two weighted terms, of raw features ``[B, D]`` of the attacked images."""
-        captions = batch.constant("captions")
-        logits = cosine_logits(image_features, captions, self.log_logit_scale.exp())
-        own = torch.arange(len(logits), device=logits.device) + rank() * len(logits)
+        logits, own = self.choices(batch, image_features)
         return {
             "l2": squared_distance(image_features, batch.constant("reference")),
             "image_to_caption": self.caption_weight * F.cross_entropy(logits, own),
         }
+
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The captions of the images of all processes."""
+        captions = batch.constant("captions")
+        logits = cosine_logits(image_features, captions, self.log_logit_scale.exp())
+        return logits, torch.arange(len(logits), device=logits.device) + rank() * len(logits)
 
     def attack_loss(self, batch: Batch, perturbed: Tensors) -> torch.Tensor:
         """The loss itself."""

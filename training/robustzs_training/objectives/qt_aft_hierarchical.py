@@ -59,6 +59,16 @@ class QtAftHierarchical(Objective):
         """What both need."""
         return self.tree.prepare(self.captions.prepare(batch))
 
+    def begin_(self, batch: Batch) -> None:
+        """Start the tree's image scale."""
+        self.tree.begin_(batch)
+
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tree's leaves."""
+        return self.tree.choices(batch, image_features)
+
     def attack_loss(self, batch: Batch, perturbed: Tensors) -> torch.Tensor:
         """Both attacks' losses."""
         features = self.model.image_features(perturbed["pixels"])

@@ -50,6 +50,12 @@ class ClassObjective(Objective):
         """Mean cross-entropy of raw image features ``[B, D]`` with the batch's labels."""
         return F.cross_entropy(self.logits(image_features), need(batch.labels, "labels"))
 
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The classes."""
+        return self.logits(image_features), need(batch.labels, "labels")
+
 
 class Tecoa(ClassObjective):
     """See the module's text."""
