@@ -278,16 +278,6 @@ def _treed(
     return QtAftHierarchical(captions, tree, tree_weight=values["tree_weight"])
 
 
-def calibrate_(objective: Objective, pixels: torch.Tensor) -> None:
-    """Start the scales of a hierarchical objective from clean images ``[B, 3, H, W]``.
-
-    Nothing happens to other objectives. All processes together, once, before the first step.
-    """
-    tree = objective.tree if isinstance(objective, QtAftHierarchical) else objective
-    if isinstance(tree, Hierarchical):
-        tree.calibrate_(pixels)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Batches:
     """Examples -> batches of one objective; see :data:`ToBatch`."""

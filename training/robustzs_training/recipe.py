@@ -221,8 +221,23 @@ class ExportPart(_Part):
     enabled: bool = True
 
 
-_PLACES_IN_DATA = {"path", "captions", "n_workers", "max_bad_fraction"}
-_RUN_THAT_COUNTS = {"batch_size", "accumulation", "precision", "seed"}
+# They change what is written, shown or measured, or where data lies (its content has a digest of
+# its own), and no weight.
+_WITHOUT_INFLUENCE: dict[str, Any] = {
+    "name": True,
+    "summary": True,
+    "source": True,
+    "evaluate": True,
+    "export": True,
+    "data": {"path", "captions", "n_workers", "max_bad_fraction"},
+    "run": {
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+        "trackers",
+        "divergence_factor",
+    },
+}
 
 
 class Recipe(_Part):
@@ -246,18 +261,14 @@ class Recipe(_Part):
         """The whole recipe as JSON values, defaults written out."""
         return self.model_dump(mode="json")
 
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide the weights, as JSON values; a run goes on only under them.
+
+        Texts, places of data, logging, the evaluation and the export do not count.
+        """
+        return self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+
     @property
     def digest(self) -> str:
-        """Sha256 of what decides the weights; a run goes on only under the same digest.
-
-        Texts, places of data (their content has a digest of its own), logging, the evaluation and
-        the export do not count.
-        """
-        full = self.document()
-        counted = {
-            key: full[key] for key in ("model", "objective", "threat", "attack", "optimizer")
-        }
-        counted["schedule"] = full["schedule"]
-        counted["data"] = {k: v for k, v in full["data"].items() if k not in _PLACES_IN_DATA}
-        counted["run"] = {k: v for k, v in full["run"].items() if k in _RUN_THAT_COUNTS}
-        return hashlib.sha256(canonical_json(counted)).hexdigest()
+        """Sha256 of :meth:`decisive`."""
+        return hashlib.sha256(canonical_json(self.decisive())).hexdigest()

@@ -7,7 +7,6 @@ from robustzs_training.caption_features import caption_features, distinct_captio
 from robustzs_training.factory import (
     adapter_of,
     build_objective,
-    calibrate_,
     load_model,
     tokenizer_for,
 )
@@ -38,7 +37,7 @@ def test_every_recipe_takes_a_step(tmp_path, name):
     recipe, model, tokenizer = _world(tmp_path, name)
     objective, to_batch = build_objective(recipe, model, tokenizer, labels())
     batch = to_batch(examples(), CPU)
-    calibrate_(objective, batch.pixels)
+    objective.begin_(batch)
     batch = objective.prepare(batch)
     perturbed = objective.perturb(
         batch, recipe.threat.build(), recipe.attack.build(recipe.run.seed)
