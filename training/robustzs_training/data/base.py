@@ -7,8 +7,9 @@ that was killed goes on with the next batch without reading the ones before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -60,6 +61,52 @@ class SampleSource(Protocol):
             ImageError: The picture cannot be used. The loop counts it and goes on.
             DataError: The source itself is gone or damaged. The loop stops.
         """
+
+
+TroubleKind = Literal["unreadable-image", "missing-caption", "missing-label", "unresolved-name"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something wrong that a source knows of without reading an image.
+
+    Attributes:
+        kind: What.
+        count: How often.
+        total: Out of how many.
+        first: Some of those concerned, by name.
+    """
+
+    kind: TroubleKind
+    count: int
+    total: int
+    first: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A source that counted its own troubles, so that they need not be met one by one."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """One for each kind that was looked for, also when nothing was found."""
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A source in which neighbours are cheap to read after each other: shards."""
+
+    @property
+    def chunks(self) -> Sequence[tuple[int, int]]:
+        """Ranges ``[start, stop)`` of examples, contiguous and ascending, that cover all."""
+
+
+@runtime_checkable
+class Lean(Protocol):
+    """A source that is large because of its captions."""
+
+    def for_workers(self) -> SampleSource:
+        """The same images and keys for loader processes; ``caption_of`` is then asked of self."""
 
 
 @dataclass(frozen=True, kw_only=True)
