@@ -98,7 +98,9 @@ class DataPart(_Part):
     hierarchy: str | tuple[str, ...] = Field(
         "wordnet", description="tree(s) over the classes; several as a list, or with commas"
     )
-    template: str = Field("paper", description="set of templates, or a sentence with {}")
+    template: str = Field(
+        "This is a photo of a {}", description="a sentence with {}, or a set of templates"
+    )
     augment: AugmentPart = AugmentPart()
     siblings: int = Field(1, ge=1, description="classes of one parent brought into a batch")
     max_bad_fraction: float = Field(0.01, ge=0.0, le=1.0, description="then the run stops")

@@ -104,7 +104,7 @@ def _write_bundle(
         preprocess=source.preprocess,
         mean=source.mean,
         std=source.std,
-        licences=_licences(arguments.licence, manifest),
+        licences=licences_of(arguments.licence, manifest),
         templates=arguments.templates or (manifest.templates if manifest else "single"),
         **inherited,
     )
@@ -121,7 +121,8 @@ def _write_bundle(
     )
 
 
-def _licences(licence: str | None, manifest: BundleManifest | None) -> tuple[LicenceRecord, ...]:
+def licences_of(licence: str | None, manifest: BundleManifest | None) -> tuple[LicenceRecord, ...]:
+    """The licence that was named, else those of the source bundle, else that none is stated."""
     if licence is not None:
         return (LicenceRecord(name=licence, covers="the weights, as whoever exported them says"),)
     if manifest is not None:

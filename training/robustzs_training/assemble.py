@@ -1,0 +1,246 @@
+"""Everything that a run stands on, put together once: for the run itself and for its plan."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from robustzs.errors import DataError, UsageError
+from robustzs.settings import cache_dir
+from robustzs_training.adapter import ClipAdapter
+from robustzs_training.caption_features import (
+    CaptionFeatures,
+    caption_features,
+    distinct_captions,
+)
+from robustzs_training.data.base import SampleSource
+from robustzs_training.data.build import build_source
+from robustzs_training.data.loader import ExampleLoader
+from robustzs_training.data.trouble import Trouble
+from robustzs_training.export.sources import SourceModel
+from robustzs_training.factory import (
+    ToBatch,
+    Tokenize,
+    adapter_of,
+    build_objective,
+    load_model,
+    tokenizer_for,
+    trees_of,
+)
+from robustzs_training.objective_options import CAPTIONED, TREED
+from robustzs_training.objectives import Objective
+from robustzs_training.recipe import Recipe
+
+Say = Callable[[str], None]
+Report = Callable[[int, int], None]
+
+
+@dataclass
+class Clock:
+    """Seconds by what they went into."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def counts(self, what: str) -> Iterator[None]:
+        """Add the time of the block to ``what``."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which process this is, and where its tensors live."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process speaks and writes."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """A run before its first step.
+
+    Attributes:
+        recipe: What was asked for.
+        source: The model's origin; its ``model`` is the one that trains.
+        model: The same, as objectives see it.
+        data: The examples.
+        loader: Their batches.
+        objective: What trains.
+        to_batch: Makes batches of examples.
+        steps: Of the whole run.
+        captions: Kept features of captions, where it pays.
+        notes: What people should be told.
+    """
+
+    recipe: Recipe
+    source: SourceModel
+    model: ClipAdapter
+    data: SampleSource
+    loader: ExampleLoader
+    objective: Objective
+    to_batch: ToBatch
+    steps: int
+    captions: CaptionFeatures | None
+    notes: tuple[str, ...]
+
+
+def open_data(recipe: Recipe) -> SampleSource:
+    """The recipe's examples.
+
+    Raises:
+        RobustZSError: Whatever :func:`build_source` raises.
+    """
+    return build_source(recipe.data, cache=cache_dir() / "data", seed=recipe.run.seed)
+
+
+def open_loader(
+    recipe: Recipe, source: SourceModel, data: SampleSource, place: Place
+) -> tuple[ExampleLoader, tuple[str, ...]]:
+    """This process's batches, and what people should be told of the classes.
+
+    Raises:
+        UsageError: The batch cannot be shared out.
+        RobustZSError: Whatever :class:`ExampleLoader` raises.
+    """
+    run, part = recipe.run, recipe.data
+    shares = place.world_size * run.accumulation
+    if run.batch_size % shares:
+        raise UsageError(
+            f"run.batch_size {run.batch_size} cannot be shared out to {place.world_size} "
+            f"process(es) in {run.accumulation} part(s) each",
+            hint=f"take a multiple of {shares}",
+        )
+    size = part.augment.image_size
+    warnings: tuple[str, ...] = ()
+    hierarchy = None
+    if part.siblings > 1 and data.labels is not None:
+        found = trees_of(recipe, data.labels)
+        hierarchy, warnings = found.hierarchy, found.warnings
+    loader = ExampleLoader(
+        data,
+        batch_size=run.batch_size // place.world_size,
+        augment=part.augment,
+        image_size=source.preprocess.image_size if size is None else (size, size),
+        resize=source.preprocess,
+        seed=run.seed,
+        n_workers=part.n_workers,
+        rank=place.rank,
+        world_size=place.world_size,
+        siblings=part.siblings,
+        hierarchy=hierarchy,
+        trouble=Trouble(part.max_bad_fraction),
+    )
+    return loader, warnings
+
+
+def n_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimiser steps of a whole run."""
+    schedule = recipe.schedule
+    if schedule.steps is not None:
+        return schedule.steps
+    return max(1, math.ceil((schedule.epochs or 0.0) * steps_per_epoch))
+
+
+def assemble(
+    recipe: Recipe,
+    place: Place,
+    *,
+    clock: Clock,
+    cache: Path | None = None,
+    report: Report | None = None,
+) -> Workshop:
+    """Open data and model, and build what trains.
+
+    Args:
+        recipe: What was asked for.
+        place: This process.
+        clock: Told of the time that data take.
+        cache: Where features of captions are kept; ``None``: the user's cache.
+        report: Told of captions that are encoded, and of how many.
+
+    Raises:
+        RobustZSError: Something is missing, or does not fit.
+    """
+    with clock.counts("data"):
+        data = open_data(recipe)
+    source = load_model(recipe.model, seed=recipe.run.seed)
+    with clock.counts("data"):
+        loader, warnings = open_loader(recipe, source, data, place)
+    model = adapter_of(source)
+    model.to(place.device)
+    tokenizer = tokenizer_for(source)
+    steps = n_steps(recipe, loader.steps_per_epoch)
+    notes = [*source.notes, *warnings]
+    captions: CaptionFeatures | None = None
+    if recipe.objective.name in CAPTIONED:
+        with clock.counts("data"):
+            folder = cache or cache_dir() / "caption-features"
+            captions = _captions(recipe, model, tokenizer, data, steps, folder, report)
+    trees = None
+    if recipe.objective.name in TREED and data.labels is not None:
+        found = trees_of(recipe, data.labels)
+        trees = found.hierarchy
+        notes += [text for text in found.warnings if text not in notes]
+    objective, to_batch = build_objective(
+        recipe, model, tokenizer, data.labels, trees=trees, captions=captions
+    )
+    return Workshop(
+        recipe=recipe,
+        source=source,
+        model=model,
+        data=data,
+        loader=loader,
+        objective=objective,
+        to_batch=to_batch,
+        steps=steps,
+        captions=captions,
+        notes=tuple(notes),
+    )
+
+
+def _captions(
+    recipe: Recipe,
+    model: ClipAdapter,
+    tokenizer: Tokenize,
+    data: SampleSource,
+    steps: int,
+    folder: Path,
+    report: Report | None,
+) -> CaptionFeatures | None:
+    """Kept features, unless a run is so short that most captions are never met."""
+    texts, _ = distinct_captions(data)
+    if texts == [""]:
+        raise DataError(
+            f"the objective {recipe.objective.name} needs captions, and the data has none",
+            hint="write some with `robustzs caption`, give data.captions=TABLE, or set "
+            "data.caption_mode=names-and-properties",
+        )
+    if len(texts) > steps * recipe.run.batch_size:
+        return None
+    return caption_features(model, tokenizer, data, folder, report=report)
+
+
+def this_place(device: torch.device) -> Place:
+    """Where a process stands that a launcher may have started."""
+    return Place(
+        device=device,
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=int(os.environ.get("WORLD_SIZE", "1")),
+    )
