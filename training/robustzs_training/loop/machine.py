@@ -1,0 +1,93 @@
+"""Accelerate, and how a model is laid out on its device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from robustzs.errors import PreflightError
+from robustzs_training.adapter import FrozenImageEncoder
+from robustzs_training.objectives.base import Objective
+from robustzs_training.recipe import RunPart
+
+_NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(run: RunPart) -> Accelerator:
+    """Accelerate for a recipe: one process, or those that ``torchrun`` started.
+
+    Buffers are not broadcast: none of them changes.
+
+    Raises:
+        PreflightError: The machine has no such precision.
+    """
+    precision = _NAMES[run.precision]
+    state = AcceleratorState
+    if state._shared_state and state().mixed_precision != precision:
+        state._reset_state()  # of an earlier run in this process
+    try:
+        return Accelerator(
+            mixed_precision=precision,
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            step_scheduler_with_optimizer=False,
+        )
+    except ValueError as error:
+        raise PreflightError(
+            f"precision {run.precision} does not work here: {error}",
+            hint="set run.precision to bf16 or fp32; fp16 needs a GPU",
+        ) from error
+
+
+def lay_out(objective: Objective, device: torch.device, *, channels_last: bool) -> None:
+    """Move everything to ``device``; convolutions then run on the faster layout if asked for."""
+    objective.to(device)
+    if channels_last:
+        _set_format(objective, torch.channels_last)
+
+
+def _set_format(objective: Objective, memory_format: torch.memory_format) -> None:
+    objective.to(memory_format=memory_format)
+
+
+def image_towers(objective: Objective) -> list[torch.nn.Module]:
+    """The trained image tower, and the frozen ones that it is compared with."""
+    frozen = [part.visual for part in objective.modules() if isinstance(part, FrozenImageEncoder)]
+    return [objective.model.visual, *frozen]
+
+
+@contextmanager
+def compiled(objective: Objective, *, enabled: bool) -> Iterator[None]:
+    """Image towers under ``torch.compile`` inside; plain again after, names unchanged throughout.
+
+    Compiling happens at the first calls, once for each way in which gradients are asked for.
+    """
+    towers = image_towers(objective) if enabled else []
+    for tower in towers:
+        tower.compile()
+    try:
+        yield
+    finally:
+        for tower in towers:
+            tower._compiled_call_impl = None
+
+
+@contextmanager
+def plain_after(objective: Objective, accelerator: Accelerator) -> Iterator[None]:
+    """Whoever exports the objective after the run finds it contiguous and without wrappers."""
+    try:
+        yield
+    finally:
+        accelerator.unwrap_model(objective, keep_fp32_wrapper=False)
+        _set_format(objective, torch.contiguous_format)
+
+
+def distributed_by_environment() -> bool:
+    """Whether a launcher started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
