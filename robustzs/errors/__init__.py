@@ -67,6 +67,8 @@ RobustZSError                          base: .code, .message, .hint
 │   ├── UntrustworthyResultError       a check refuses to publish a number
 │   └── CardError                      a card cannot be read, or contradicts itself or its model
 └── ServerError                        a remote service refused or failed, with its .status
+    ├── ChatUnavailableError           a chat model was not reached, or kept failing
+    └── ChatRefusedError               a chat model refused this one request
 ```
 
 Every message names the offending value; ``hint`` says what to do about it. ``code`` is stable and
@@ -127,6 +129,8 @@ from robustzs.errors.running import (
     BackendInputError,
     CalibrationError,
     CalibrationMismatchError,
+    ChatRefusedError,
+    ChatUnavailableError,
     CheckpointFormatError,
     ExportError,
     ExportParityError,
@@ -172,6 +176,8 @@ __all__ = [
     "CaptionError",
     "CaptionTableError",
     "CardError",
+    "ChatRefusedError",
+    "ChatUnavailableError",
     "CheckpointFormatError",
     "CycleError",
     "DataError",

@@ -79,3 +79,15 @@ class ServerError(RobustZSError):
     def __init__(self, message: str, *, status: int | None = None, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class ChatUnavailableError(ServerError):
+    """A chat model could not be reached or kept failing; another time it may answer."""
+
+    code = "chat-unavailable"
+
+
+class ChatRefusedError(ServerError):
+    """A chat model refused this one request; asking again would not help."""
+
+    code = "chat-refused"
