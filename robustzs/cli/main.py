@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from robustzs._version import __version__
-from robustzs.cli import classify, embed, export, hierarchy, models, serve
+from robustzs.cli import caption, classify, embed, export, hierarchy, models, serve
 from robustzs.cli.report import report
 from robustzs.errors import RobustZSError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("caption")(caption.caption)
 app.command("classify")(classify.classify)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
