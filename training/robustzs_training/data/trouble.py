@@ -39,7 +39,7 @@ class Trouble:
 
     A sample counts once, however often it is met (exactly so for the first 10,000). While a run
     goes on, the share is judged with the benefit of the doubt that a random part of the data
-    deserves: three standard deviations, which shrink to nothing once all samples were seen.
+    deserves: a handful and four standard deviations, which shrink to nothing until all were seen.
 
     Args:
         max_bad_fraction: The limit of each kind, in [0, 1].
@@ -108,8 +108,8 @@ class Trouble:
             return 0.0
         seen = self._n_distinct
         unseen = 1.0 - seen / self._n_samples if self._n_samples else 1.0
-        doubt = 3.0 * math.sqrt(limit * (1.0 - limit) * seen * unseen)
-        return max(ALWAYS_ALLOWED, limit * seen + doubt)
+        doubt = ALWAYS_ALLOWED + 4.0 * math.sqrt(limit * (1.0 - limit) * seen)
+        return max(ALWAYS_ALLOWED, limit * seen + doubt * math.sqrt(unseen))
 
     @property
     def _n_distinct(self) -> int:
