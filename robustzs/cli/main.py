@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from robustzs._version import __version__
-from robustzs.cli import caption, classify, embed, export, hierarchy, models, serve
+from robustzs.cli import caption, classify, embed, export, hierarchy, models, serve, train
 from robustzs.cli.report import report
 from robustzs.errors import RobustZSError
 
@@ -31,6 +31,7 @@ app.command("classify")(classify.classify)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
+app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.add_typer(hierarchy.app, name="hierarchy")
 

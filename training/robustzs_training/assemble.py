@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +32,7 @@ from robustzs_training.factory import (
     tokenizer_for,
     trees_of,
 )
+from robustzs_training.loop.optim import total_steps
 from robustzs_training.objective_options import CAPTIONED, TREED
 from robustzs_training.objectives import Objective
 from robustzs_training.recipe import Recipe
@@ -150,14 +149,6 @@ def open_loader(
     return loader, warnings
 
 
-def n_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimiser steps of a whole run."""
-    schedule = recipe.schedule
-    if schedule.steps is not None:
-        return schedule.steps
-    return max(1, math.ceil((schedule.epochs or 0.0) * steps_per_epoch))
-
-
 def assemble(
     recipe: Recipe,
     place: Place,
@@ -186,7 +177,7 @@ def assemble(
     model = adapter_of(source)
     model.to(place.device)
     tokenizer = tokenizer_for(source)
-    steps = n_steps(recipe, loader.steps_per_epoch)
+    steps = total_steps(recipe.schedule, loader.steps_per_epoch)
     notes = [*source.notes, *warnings]
     captions: CaptionFeatures | None = None
     if recipe.objective.name in CAPTIONED:
@@ -235,12 +226,3 @@ def _captions(
     if len(texts) > steps * recipe.run.batch_size:
         return None
     return caption_features(model, tokenizer, data, folder, report=report)
-
-
-def this_place(device: torch.device) -> Place:
-    """Where a process stands that a launcher may have started."""
-    return Place(
-        device=device,
-        rank=int(os.environ.get("RANK", "0")),
-        world_size=int(os.environ.get("WORLD_SIZE", "1")),
-    )

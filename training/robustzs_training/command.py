@@ -1,0 +1,303 @@
+"""What `robustzs train` does, once its options are read.
+
+Under ``torchrun`` every process trains; the first one alone measures, exports and speaks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from robustzs.bundle.manifest import MANIFEST_NAME
+from robustzs.bundle.store import Bundle
+from robustzs.errors import RobustZSError, TrainingStateError, UsageError
+from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
+from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, write_bundle
+from robustzs_training.loop import RunResult, Trainer
+from robustzs_training.loop.machine import make_accelerator
+from robustzs_training.recipe import Recipe
+from robustzs_training.request import TrainRequest, check_output
+
+Progress = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+_CLOCK = "seconds.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutcome:
+    """How it went.
+
+    Attributes:
+        summary: What stands in ``summary.json``; ``None`` in processes that do not write it, and
+            of a run that was interrupted.
+        is_main: Whether this process speaks.
+        interrupted: Stopped by a signal; the same command goes on.
+        was_finished: The run had ended before, and nothing was done.
+        steps: That the weights have seen.
+    """
+
+    summary: dict[str, Any] | None
+    is_main: bool
+    interrupted: bool = False
+    was_finished: bool = False
+    steps: int = 0
+
+
+def choose_device(device: str) -> None:
+    """Make ``--device`` so, before anything touches a GPU.
+
+    Raises:
+        UsageError: There is no such device.
+    """
+    if device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here", hint="leave --device away, or cpu")
+    elif device not in ("auto", "cuda"):
+        raise UsageError(
+            f"--device {device!r}",
+            hint="cpu, cuda or auto; CUDA_VISIBLE_DEVICES chooses among several GPUs",
+        )
+
+
+def run_train(request: TrainRequest, *, say: Say, progress: Progress) -> TrainOutcome:
+    """Train, measure, export.
+
+    Args:
+        request: The options.
+        say: Takes a line for people; used by the main process alone.
+        progress: Shows how far a part is; used by the main process alone.
+
+    Raises:
+        RobustZSError: Whatever cannot be read, trained, measured or written.
+    """
+    recipe, output = request.resolve(), request.output
+    check_output(output)
+    finished = _finished(recipe, output) if request.resume else None
+    if finished is not None:
+        return TrainOutcome(
+            summary=finished,
+            is_main=os.environ.get("RANK", "0") == "0",
+            was_finished=True,
+            steps=int(finished["steps"]),
+        )
+    clock = Clock()
+    accelerator = make_accelerator(recipe.run)
+    place = Place(
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    tell = say if place.is_main else _silent
+    if not request.resume and place.is_main:
+        _start_over(output)
+    accelerator.wait_for_everyone()
+    with progress("captions") as report:
+        shop = assemble(recipe, place, clock=clock, report=report if place.is_main else None)
+    for note in shop.notes:
+        tell(note)
+    trainer = Trainer(
+        shop.objective,
+        shop.loader,
+        recipe,
+        output / RUN_FOLDER,
+        to_batch=shop.to_batch,
+        provenance=_provenance(shop),
+        accelerator=accelerator,
+        progress=place.is_main,
+    )
+    with clock.counts("training"):
+        result = trainer.run()
+    shop.loader.close()
+    _leave_group()
+    if place.is_main:
+        clock = _all_starts(clock, output)
+    if result.interrupted or not place.is_main:
+        return TrainOutcome(
+            summary=None,
+            is_main=place.is_main,
+            interrupted=result.interrupted,
+            steps=result.steps,
+        )
+    summary = conclude(shop, result, output, clock, progress=progress, say=tell)
+    return TrainOutcome(summary=summary, is_main=True, steps=result.steps)
+
+
+def conclude(
+    shop: Workshop,
+    result: RunResult,
+    output: Path,
+    clock: Clock,
+    *,
+    progress: Progress,
+    say: Say,
+) -> dict[str, Any]:
+    """Measure, export and write ``summary.json``: of the trained model in ``shop``."""
+    recipe = shop.recipe
+    measured: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
+    if recipe.evaluate is not None:
+        from robustzs_training.gain import measure_gain
+
+        with clock.counts("evaluation"), progress("measuring") as report:
+            measured = measure_gain(shop, report=report, say=say)
+    summary: dict[str, Any] = {
+        "schema_version": 1,
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "objective": recipe.objective.model_dump(mode="json"),
+        "threat": str(recipe.threat.build()),
+        "model": shop.source.source.description,
+        "data": _data_record(shop),
+        "steps": result.steps,
+        "images_seen": result.steps * recipe.run.batch_size,
+        "final": dict(result.final_terms),
+        **measured,
+        "bundle": None,
+    }
+    if recipe.export.enabled:
+        with clock.counts("export"):
+            bundle = write_bundle(
+                recipe,
+                shop.source,
+                shop.objective,
+                output,
+                steps=result.steps,
+                training=_training_record(shop, result, measured),
+            )
+        summary["bundle"] = {"name": bundle.manifest.name, "digest": bundle.digest}
+    summary["seconds"] = {name: round(value, 3) for name, value in sorted(clock.seconds.items())}
+    write_json(output / SUMMARY, summary)
+    return summary
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document at once: the old one stays until the new one is whole.
+
+    Raises:
+        TrainingStateError: The disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingStateError(
+            f"{path} cannot be written: {error.strerror or error}",
+            hint="free disk space, then start the same command again",
+        ) from error
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _finished(recipe: Recipe, output: Path) -> dict[str, Any] | None:
+    """The summary of a run of this recipe that came to its end, bundle and all."""
+    try:
+        found = json.loads((output / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or found.get("recipe_digest") != recipe.digest:
+        return None
+    lacks_numbers = recipe.evaluate is not None and found.get("after") is None
+    if lacks_numbers or not isinstance(found.get("steps"), int):
+        return None
+    if recipe.export.enabled:
+        try:
+            digest = Bundle.load(output, verify=False).digest
+        except RobustZSError:
+            return None
+        if digest != (found.get("bundle") or {}).get("digest"):
+            return None
+    return found
+
+
+def _start_over(output: Path) -> None:
+    try:
+        (output / SUMMARY).unlink(missing_ok=True)
+        (output / MANIFEST_NAME).unlink(missing_ok=True)
+        if (output / RUN_FOLDER).is_dir():
+            shutil.rmtree(output / RUN_FOLDER)
+    except OSError as error:
+        raise TrainingStateError(
+            f"the old run in {output} cannot be removed: {error.strerror or error}",
+            hint="name a new folder for --output",
+        ) from error
+
+
+def _leave_group() -> None:
+    """Leave the other processes: what follows is one process's work, and may take long."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _all_starts(clock: Clock, output: Path) -> Clock:
+    """Seconds of this start added to those of earlier ones, and kept."""
+    path = output / RUN_FOLDER / _CLOCK
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        earlier = {}
+    total = {
+        name: float(earlier.get(name, 0.0)) + clock.seconds.get(name, 0.0)
+        for name in {*earlier, *clock.seconds}
+    }
+    write_json(path, total)
+    return Clock(total)
+
+
+def _provenance(shop: Workshop) -> dict[str, Any]:
+    manifest = shop.source.manifest
+    return {
+        "model": shop.source.source.model_dump(mode="json"),
+        "bundle": None if manifest is None else manifest.name,
+        "notes": list(shop.notes),
+    }
+
+
+def _data_record(shop: Workshop) -> dict[str, Any]:
+    labels = shop.data.labels
+    return {
+        "source": shop.recipe.data.source,
+        "n": len(shop.data),
+        "n_classes": None if labels is None else len(labels),
+        "digest": shop.data.digest,
+        "trouble": shop.loader.trouble.summary(),
+    }
+
+
+def _training_record(
+    shop: Workshop, result: RunResult, measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """For ``bundle.json``: nothing of time and place, so that equal runs give equal bundles."""
+    recipe, manifest = shop.recipe, shop.source.manifest
+    record: dict[str, Any] = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "settings": recipe.decisive(),
+        "threat": str(recipe.threat.build()),
+        "steps": result.steps,
+        "images_seen": result.steps * recipe.run.batch_size,
+        "data": {"n": len(shop.data), "digest": shop.data.digest},
+        "calibration": calibration_note(shop.source, shop.objective),
+        "notes": list(shop.notes),
+        "evaluation": dict(measured) if measured.get("after") is not None else None,
+    }
+    if manifest is not None:
+        record["trained_from"] = {"name": manifest.name, "training": manifest.training}
+    return record
