@@ -188,9 +188,13 @@ def _plan(request: TrainRequest, as_json: bool) -> None:
     plan = make_plan(request, say=_say)
     if as_json:
         _print_json(plan.document)
-        return
-    for title, text in plan.lines:
-        sys.stdout.write(terminal_safe(f"{title:<12}  {text}") + "\n")
+    else:
+        for title, text in plan.lines:
+            sys.stdout.write(terminal_safe(f"{title:<9} {text}") + "\n")
+    for problem in plan.problems:
+        _say(f"error: {problem}")
+    if plan.problems:
+        raise typer.Exit(1)
 
 
 def _run(request: TrainRequest, as_json: bool) -> None:

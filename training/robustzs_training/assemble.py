@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -25,7 +24,6 @@ from robustzs_training.data.trouble import Trouble
 from robustzs_training.export.sources import SourceModel
 from robustzs_training.factory import (
     ToBatch,
-    Tokenize,
     adapter_of,
     build_objective,
     load_model,
@@ -154,7 +152,7 @@ def assemble(
     place: Place,
     *,
     clock: Clock,
-    cache: Path | None = None,
+    keep_captions: bool = True,
     report: Report | None = None,
 ) -> Workshop:
     """Open data and model, and build what trains.
@@ -163,7 +161,7 @@ def assemble(
         recipe: What was asked for.
         place: This process.
         clock: Told of the time that data take.
-        cache: Where features of captions are kept; ``None``: the user's cache.
+        keep_captions: Encode the captions beforehand, where that pays.
         report: Told of captions that are encoded, and of how many.
 
     Raises:
@@ -182,8 +180,10 @@ def assemble(
     captions: CaptionFeatures | None = None
     if recipe.objective.name in CAPTIONED:
         with clock.counts("data"):
-            folder = cache or cache_dir() / "caption-features"
-            captions = _captions(recipe, model, tokenizer, data, steps, folder, report)
+            texts = _need_captions(recipe, data)
+            if keep_captions and len(texts) <= steps * recipe.run.batch_size:
+                folder = cache_dir() / "caption-features"
+                captions = caption_features(model, tokenizer, data, folder, report=report)
     trees = None
     if recipe.objective.name in TREED and data.labels is not None:
         found = trees_of(recipe, data.labels)
@@ -206,16 +206,7 @@ def assemble(
     )
 
 
-def _captions(
-    recipe: Recipe,
-    model: ClipAdapter,
-    tokenizer: Tokenize,
-    data: SampleSource,
-    steps: int,
-    folder: Path,
-    report: Report | None,
-) -> CaptionFeatures | None:
-    """Kept features, unless a run is so short that most captions are never met."""
+def _need_captions(recipe: Recipe, data: SampleSource) -> list[str]:
     texts, _ = distinct_captions(data)
     if texts == [""]:
         raise DataError(
@@ -223,6 +214,4 @@ def _captions(
             hint="write some with `robustzs caption`, give data.captions=TABLE, or set "
             "data.caption_mode=names-and-properties",
         )
-    if len(texts) > steps * recipe.run.batch_size:
-        return None
-    return caption_features(model, tokenizer, data, folder, report=report)
+    return texts

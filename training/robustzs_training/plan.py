@@ -1,0 +1,277 @@
+"""What a run would do, and how long it would take, without doing it: `robustzs train --dry-run`.
+
+Data, model, memory and disk are looked at as a run would look at them; one step is taken on one
+batch, and its weights are thrown away. Nothing is written to the output folder.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from robustzs.errors import ImageError, PreflightError
+from robustzs.threat import format_size
+from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
+from robustzs_training.caption_features import distinct_captions
+from robustzs_training.data.base import Examples, SampleSource
+from robustzs_training.finish import RUN_FOLDER
+from robustzs_training.loop.machine import lay_out
+from robustzs_training.loop.preflight import PreflightReport, gib, image_size_of, preflight
+from robustzs_training.loop.step import as_pixels
+from robustzs_training.objective_options import CAPTIONED
+from robustzs_training.recipe import Recipe
+from robustzs_training.request import TrainRequest, check_output
+
+_N_READ = 200
+_READ_SECONDS = 15.0
+_QUICK_SECONDS = 5.0
+_N_NAMED = 5
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What was found.
+
+    Attributes:
+        lines: Titles and texts for people.
+        document: The same for programs.
+        problems: Why the run would not start; empty if it would.
+    """
+
+    lines: tuple[tuple[str, str], ...]
+    document: dict[str, Any]
+    problems: tuple[str, ...]
+
+
+def make_plan(request: TrainRequest, *, say: Say) -> Plan:
+    """Look at everything, and time one step.
+
+    Args:
+        request: As for the run.
+        say: Takes notes of the data and the model.
+
+    Raises:
+        RobustZSError: The run could not even be put together.
+    """
+    recipe = request.resolve()
+    check_output(request.output)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    clock = Clock()
+    shop = assemble(recipe, Place(device=device), clock=clock, keep_captions=False)
+    for note in shop.notes:
+        say(note)
+    data = data_report(shop.data)
+    size = image_size_of(shop.objective, recipe)
+    report = preflight(
+        shop.objective, recipe, request.output / RUN_FOLDER, image_size=size, device=device
+    )
+    problems = _problems(report)
+    step = time_step(shop, device) if not problems else None
+    document = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "data": {**data, "seconds_to_open": round(clock.seconds["data"], 3)},
+        "steps": shop.steps,
+        "steps_per_epoch": shop.loader.steps_per_epoch,
+        "batch_size": recipe.run.batch_size,
+        "image_size": list(size),
+        "n_trained": report.n_trained,
+        "memory": {"needed": report.memory_needed, "free": report.memory_free},
+        "disk": {"needed": report.disk_needed, "free": report.disk_free},
+        "device": str(device),
+        "step_seconds": None if step is None else step.seconds,
+        "load_seconds": None if step is None else step.load_seconds,
+        "training_seconds": None if step is None else training_seconds(shop, step),
+        "problems": list(problems),
+    }
+    lines = _lines(shop, data, report, size, step)
+    return Plan(lines=tuple(lines), document=document, problems=problems)
+
+
+# ---- data ----------------------------------------------------------------------------------------
+
+
+def data_report(data: SampleSource) -> dict[str, Any]:
+    """Counts, and the first broken images of a spread of examples."""
+    n = len(data)
+    captions, rows = distinct_captions(data)
+    without = captions.index("") if "" in captions else -1
+    broken: list[dict[str, str]] = []
+    n_read, start = 0, time.monotonic()
+    for index in range(0, n, max(1, n // _N_READ)):
+        if time.monotonic() - start > _READ_SECONDS:
+            break
+        n_read += 1
+        try:
+            data.read(index)
+        except ImageError as error:
+            broken.append({"index": str(index), "reason": str(error)})
+    return {
+        "n": n,
+        "n_classes": None if data.labels is None else len(data.labels),
+        "n_captioned": n - int((rows == without).sum()),
+        "n_distinct_captions": len(captions) - (without >= 0),
+        "n_read": n_read,
+        "n_broken": len(broken),
+        "first_broken": broken[:_N_NAMED],
+        "digest": data.digest,
+    }
+
+
+# ---- one step ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """Seconds of one step, and of reading its images."""
+
+    seconds: float
+    load_seconds: float
+    n_taken: int
+
+
+def time_step(shop: Workshop, device: torch.device) -> StepTime:
+    """Take one step, or a few if they are quick; the last one's time counts.
+
+    The weights do not move, and ``torch.compile`` is left out.
+    """
+    recipe = shop.recipe
+    start = time.monotonic()
+    examples = next(iter(shop.loader.epoch(0)))
+    load_seconds = time.monotonic() - start
+    shop.loader.close()
+    objective = shop.objective
+    lay_out(objective, device, channels_last=recipe.run.channels_last)
+    n_taken, total = 0, 0.0
+    seconds = 0.0
+    while n_taken == 0 or (n_taken < 3 and total < _QUICK_SECONDS):
+        start = time.monotonic()
+        for part in _parts(examples, recipe.run.accumulation):
+            _one_step(shop, part, device, first=n_taken == 0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.monotonic() - start
+        total += seconds
+        n_taken += 1
+    objective.zero_grad(set_to_none=True)
+    return StepTime(seconds=seconds, load_seconds=load_seconds, n_taken=n_taken)
+
+
+def _parts(examples: Examples, n_parts: int) -> list[Examples]:
+    from robustzs_training.loop.contract import split
+
+    return split(examples, n_parts)
+
+
+def _one_step(shop: Workshop, examples: Examples, device: torch.device, *, first: bool) -> None:
+    recipe, objective = shop.recipe, shop.objective
+    dtype = _DTYPES.get(recipe.run.precision)
+    half = torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    batch = shop.to_batch(examples, device)
+    pixels = as_pixels(batch.pixels, device, channels_last=recipe.run.channels_last)
+    batch = replace(batch, pixels=pixels)
+    objective.train()
+    with half:
+        if first:
+            objective.begin_(batch)
+        batch = objective.prepare(batch)
+    with half:
+        attack = recipe.attack.build(recipe.run.seed)
+        perturbed = objective.perturb(batch, recipe.threat.build(), attack)
+    with half:
+        found = objective(batch, perturbed)
+    found.total.backward()
+
+
+def training_seconds(shop: Workshop, step: StepTime) -> float:
+    """Of the whole run: reading goes on beside it where loader processes do it."""
+    n_workers = shop.recipe.data.n_workers
+    if n_workers == 0:
+        return shop.steps * (step.seconds + step.load_seconds)
+    return shop.steps * max(step.seconds, step.load_seconds / n_workers)
+
+
+# ---- for people ----------------------------------------------------------------------------------
+
+
+def _problems(report: PreflightReport) -> tuple[str, ...]:
+    try:
+        report.check()
+    except PreflightError as error:
+        return (str(error),)
+    return ()
+
+
+def _lines(
+    shop: Workshop,
+    data: dict[str, Any],
+    report: PreflightReport,
+    size: tuple[int, int],
+    step: StepTime | None,
+) -> list[tuple[str, str]]:
+    recipe = shop.recipe
+    attack, threat = recipe.attack, recipe.threat
+    lines = [
+        ("recipe", f"{recipe.name}: {recipe.summary}".rstrip(": ")),
+        ("data", _data_line(data)),
+        *[("  broken", f"{each['reason']}") for each in data["first_broken"]],
+    ]
+    if recipe.objective.name in CAPTIONED:
+        lines.append(
+            ("captions", f"{data['n_captioned']} of {data['n']}, {data['n_distinct_captions']} "
+             "different")
+        )  # fmt: skip
+    lines += [
+        ("model", f"{shop.source.source.description}; {report.n_trained / 1e6:.1f} million "
+         f"numbers train, at {size[0]} x {size[1]} pixels"),
+        ("attack", f"{threat.norm} eps {format_size(threat.eps)}, {attack.n_steps} steps of "
+         f"{format_size(attack.step_size)}"),
+        ("length", f"{shop.steps} steps of {recipe.run.batch_size} images, "
+         f"{shop.steps / shop.loader.steps_per_epoch:.3g} epochs"),
+        ("memory", f"about {gib(report.memory_needed)} for a step; {gib(report.memory_free)} free "
+         f"on {report.device}"),
+        ("disk", f"at most {gib(report.disk_needed)}; {gib(report.disk_free)} free"),
+    ]  # fmt: skip
+    if step is not None:
+        lines.append(("time", _time_line(shop, step)))
+    if recipe.evaluate is not None:
+        lines.append(("then", _evaluation_line(recipe)))
+    return lines
+
+
+def _data_line(data: dict[str, Any]) -> str:
+    classes = "no classes" if data["n_classes"] is None else f"{data['n_classes']} classes"
+    bad = f"{data['n_broken']} broken" if data["n_broken"] else "none broken"
+    return f"{data['n']} images, {classes}; {bad} of {data['n_read']} that were read"
+
+
+def _time_line(shop: Workshop, step: StepTime) -> str:
+    taken = "one step" if step.n_taken == 1 else f"the last of {step.n_taken} steps"
+    reading = f"reading a batch took {step.load_seconds:.2g} s"
+    return (
+        f"about {duration(training_seconds(shop, step))} of training: {taken} on one batch took "
+        f"{step.seconds:.2g} s here, and {reading}; one process, nothing else running"
+    )
+
+
+def _evaluation_line(recipe: Recipe) -> str:
+    part = recipe.evaluate
+    if part is None:
+        return "nothing is measured"
+    images = "all held-out images" if part.n_images is None else f"{part.n_images} images"
+    return (
+        f"{images} before and after, APGD-CE with {part.n_steps} iterations at eps "
+        f"{format_size(part.eps)}; not part of the time above"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    for size, name in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {name}"
+    return f"{seconds:.0f} seconds"
