@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from robustzs.errors import TrainingStateError
+from robustzs_training.objectives.base import Objective
 from robustzs_training.recipe import Recipe
 
 # They change what is written, shown or measured, or where data lies, and no weight.
@@ -86,16 +87,21 @@ class Identity:
             )
 
 
-def identify(recipe: Recipe, data_digest: str, objective: torch.nn.Module) -> Identity:
+def identify(recipe: Recipe, data_digest: str, objective: Objective) -> Identity:
     """The identity of a run; ``objective`` has its weights of before the first step."""
     settings = recipe.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
     return Identity(recipe=settings, data=data_digest, model=weights_digest(objective))
 
 
-def weights_digest(module: torch.nn.Module) -> str:
-    """Sha256 over names, types and bytes of all parameters and buffers that are saved."""
+def weights_digest(objective: Objective) -> str:
+    """Sha256 over the model's weights and the objective's tables of integers.
+
+    Features that the objective computed for itself are left out: another processor rounds them
+    otherwise, and the run may go on there.
+    """
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    tables = {k: v for k, v in objective.named_buffers() if not v.is_floating_point()}
+    for name, tensor in {**objective.model.model.state_dict(), **tables}.items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -80,14 +79,10 @@ def compiled(objective: Objective, *, enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def plain_after(objective: Objective, accelerator: Accelerator) -> Iterator[None]:
-    """Whoever exports the objective after the run finds it contiguous and without wrappers."""
+    """Whoever exports the objective after the run finds it contiguous, bare, in evaluation mode."""
     try:
         yield
     finally:
         accelerator.unwrap_model(objective, keep_fp32_wrapper=False)
         _set_format(objective, torch.contiguous_format)
-
-
-def distributed_by_environment() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+        objective.eval()

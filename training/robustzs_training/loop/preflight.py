@@ -1,14 +1,16 @@
 """What is checked before the first step: the folder, the disk, the memory, the batch.
 
-Nothing is estimated that can be known: sizes are those of the tensors at hand, and what the
-backward pass keeps is counted on one image and multiplied.
+Nothing is estimated that can be known: sizes are those of the tensors at hand, and what a backward
+pass keeps is counted on two images and drawn out to all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,10 +19,11 @@ import psutil
 import torch
 
 from robustzs.errors import PreflightError
-from robustzs_training.adapter import attack_mode
+from robustzs_training.adapter import ClipAdapter
 from robustzs_training.loop.optim import slots
 from robustzs_training.loop.store import CheckpointStore
 from robustzs_training.objectives.base import Objective
+from robustzs_training.objectives.hierarchical import Hierarchical
 from robustzs_training.processes import world_size
 from robustzs_training.recipe import Recipe
 
@@ -108,14 +111,16 @@ def preflight(
     )  # weights, and the graphs of both towers
     store = CheckpointStore(output / CHECKPOINTS, keep=recipe.run.keep_checkpoints)
     disk = (recipe.run.keep_checkpoints + 1) * checkpoint + export + _SMALL_FILES
-    n_images = recipe.run.batch_size // (world_size() * recipe.run.accumulation)
-    activations = n_images * activation_bytes(objective, recipe, image_size)
     place = device or next(iter(trained.values())).device
+    memory = copies * size  # gradients take the place of the weights, which are there
+    memory += size if world_size() > 1 else 0  # buckets of gradients on their way
+    memory += 0 if place == next(iter(trained.values())).device else everything
+    memory += activation_bytes(objective, recipe, image_size)
     return PreflightReport(
         checkpoint=checkpoint,
         disk_needed=max(0, disk - (store.size() if store.steps() else 0)),
         disk_free=shutil.disk_usage(_existing(output)).free,
-        memory_needed=copies * size + activations,  # gradients take the place of the weights
+        memory_needed=memory,
         memory_free=free_memory(place),
         device=str(place),
         n_trained=sum(p.numel() for p in trained.values()),
@@ -168,34 +173,62 @@ def check_writable(output: Path) -> None:
 
 
 def activation_bytes(objective: Objective, recipe: Recipe, image_size: tuple[int, int]) -> int:
-    """What the backward pass of the image tower keeps of one image.
+    """What the backward pass of a part of a share keeps.
 
-    Measured on one, of zeros. What it keeps of perturbed prompts is not part of it.
+    Measured on one and on two rows of zeros, for images and for prompts that are attacked, and
+    drawn out to all rows.
     """
-    tower = objective.model
-    parameter = next(tower.visual.parameters())
+    model, run = objective.model, recipe.run
+    device = next(model.visual.parameters()).device
+    n_images = run.batch_size // (world_size() * run.accumulation)
+
+    def images(n: int) -> torch.Tensor:
+        return model.image_features(torch.zeros(n, 3, *image_size, device=device))
+
+    found = objective.gradient_passes * _drawn_out(objective, run.precision, images, n_images)
+    for part in objective.modules():
+        if isinstance(part, Hierarchical) and part.options.text_eps is not None:
+            ids = part.prompt_ids
+            found += _drawn_out(
+                objective, run.precision, functools.partial(_prompts, model, ids), len(ids)
+            )
+    return found
+
+
+def _prompts(model: ClipAdapter, ids: torch.Tensor, n: int) -> torch.Tensor:
+    shape = (n, ids.shape[1], model.text_width)
+    perturbation = torch.zeros(shape, device=ids.device, requires_grad=True)
+    return model.pooled_text(ids[:n], perturbation=perturbation)
+
+
+def _drawn_out(
+    objective: Objective, precision: str, forward: Callable[[int], torch.Tensor], n_rows: int
+) -> int:
+    one, two = (_kept_bytes(objective, precision, forward, n) for n in (1, 2))
+    return one + (two - one) * (n_rows - 1)
+
+
+def _kept_bytes(
+    objective: Objective, precision: str, forward: Callable[[int], torch.Tensor], n: int
+) -> int:
+    """Bytes that the graph of one forward pass holds on to, weights aside."""
+    device = next(objective.model.parameters()).device
+    dtype = _DTYPES.get(precision)
+    if device.type == "cpu" and dtype is torch.float16:
+        dtype = torch.bfloat16  # of the same size; the other is not there
     own = {p.untyped_storage().data_ptr() for p in objective.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = storage
         return tensor
 
-    dtype = _DTYPES.get(recipe.run.precision)
-    device = parameter.device
-    if device.type == "cpu" and dtype is torch.float16:
-        dtype = None
-    with (
-        attack_mode(objective),
-        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
-        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
-    ):
-        pixels = torch.zeros(1, 3, *image_size, device=device, requires_grad=True)
-        features = tower.image_features(pixels)
-        del features
-    return sum(kept.values())
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with hooks, torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        forward(n)
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def free_memory(device: torch.device) -> int:

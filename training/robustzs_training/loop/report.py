@@ -173,7 +173,12 @@ _SHOWN_ELSEWHERE = {"learning_rate", "seconds", "images_per_second", "epoch", "g
 def describe(values: Mapping[str, float]) -> str:
     """``loss 2.31  l2 0.50  clean 71%  adversarial 33%  lr 1e-05  24.1 images/s``."""
     parts = [f"loss {values['loss']:.4g}"]
+    margins = [value for name, value in values.items() if name.startswith("margin_level_")]
+    if margins:
+        parts.append("margins from the leaves up " + " ".join(f"{each:.3g}" for each in margins))
     for name, value in values.items():
+        if "_level_" in name:  # too many for a line; metrics.jsonl has them
+            continue
         if name.endswith("_accuracy"):
             parts.append(f"{name.removesuffix('_accuracy')} {value:.0%}")
         elif name not in _SHOWN_ELSEWHERE:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -242,15 +242,15 @@ class Trainer:
         recipe, first = self.recipe, run.step
         run.reporter.begin(first)
         begun, interrupted = time.monotonic(), False
-        examples = self._examples(first)
-        while run.step < run.n_steps and not interrupted:
-            report = self._step(run, next(examples), stopping)
-            run.step += 1
-            interrupted = report.stop and run.step < run.n_steps
-            seconds = time.monotonic() - begun
-            self._report(run, report, first=first, seconds=seconds, last=interrupted)
-            if run.step % recipe.run.checkpoint_every == 0 or interrupted:
-                self._save(run)
+        with contextlib.closing(self._examples(first)) as examples:
+            while run.step < run.n_steps and not interrupted:
+                report = self._step(run, next(examples), stopping)
+                run.step += 1
+                interrupted = report.stop and run.step < run.n_steps
+                seconds = time.monotonic() - begun
+                self._report(run, report, first=first, seconds=seconds, last=interrupted)
+                if run.step % recipe.run.checkpoint_every == 0 or interrupted:
+                    self._save(run)
         seconds = time.monotonic() - begun
         if not self._store.path(run.step).exists():
             self._save(run)
@@ -269,7 +269,7 @@ class Trainer:
             interrupted=interrupted,
         )
 
-    def _examples(self, step: int) -> Iterator[Examples]:
+    def _examples(self, step: int) -> Generator[Examples, None, None]:
         """This process's shares from ``step`` on, without end."""
         per_epoch = self.loader.steps_per_epoch
         if per_epoch < 1:

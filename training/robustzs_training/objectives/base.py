@@ -21,7 +21,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import nn
@@ -108,7 +108,13 @@ class Objective(nn.Module, abc.ABC):
 
     Args:
         model: The model; its ``requires_grad`` flags are set to what trains.
+
+    Attributes:
+        gradient_passes: Forward passes of the images whose activations the loss keeps; memory is
+            estimated with it.
     """
+
+    gradient_passes: ClassVar[int] = 1
 
     def __init__(self, model: ClipAdapter) -> None:
         super().__init__()

@@ -41,6 +41,8 @@ class PmgAft(ClassObjective):
         UsageError: Another ``kl_reduction``.
     """
 
+    gradient_passes = 2
+
     def __init__(
         self,
         model: ClipAdapter,

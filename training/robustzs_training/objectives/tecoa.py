@@ -53,8 +53,8 @@ class ClassObjective(Objective):
     def choices(
         self, batch: Batch, image_features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The classes."""
-        return self.logits(image_features), need(batch.labels, "labels")
+        """The classes, where the batch has labels."""
+        return None if batch.labels is None else (self.logits(image_features), batch.labels)
 
 
 class Tecoa(ClassObjective):

@@ -51,6 +51,8 @@ class TgaZsr(ClassObjective):
         UsageError: Another ``norm_axis``.
     """
 
+    gradient_passes = 2
+
     def __init__(
         self,
         model: ClipAdapter,
