@@ -102,6 +102,14 @@ class Chunked(Protocol):
 
 
 @runtime_checkable
+class Keyed(Protocol):
+    """A source that names its examples without reading them."""
+
+    def key_of(self, index: int) -> str:
+        """The ``key`` of an example."""
+
+
+@runtime_checkable
 class Lean(Protocol):
     """A source that is large because of its captions."""
 

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from robustzs.errors import DatasetNotFoundError, RecipeError
 from robustzs_training.data.base import SampleSource
+from robustzs_training.data.captions_table import read_captions
 from robustzs_training.data.folders import open_folder
-from robustzs_training.data.recaption import recaption
+from robustzs_training.data.recaption import recaption, with_captions
 from robustzs_training.recipe import DataPart
+
+_FOLDERS = ("folder", "wnid-folder")
 
 
 def build_source(part: DataPart, *, cache: Path, seed: int = 0) -> SampleSource:
@@ -24,12 +27,15 @@ def build_source(part: DataPart, *, cache: Path, seed: int = 0) -> SampleSource:
         DatasetNotFoundError: No such folder, file or dataset.
         DataError: The data cannot be used.
     """
-    return recaption(_opened(part, cache), part.caption_mode, template=part.template, seed=seed)
+    source = _opened(part, cache)
+    if part.captions is not None and part.source not in _FOLDERS:
+        source = with_captions(source, read_captions(_path(part.captions)))
+    return recaption(source, part.caption_mode, template=part.template, seed=seed)
 
 
 def _opened(part: DataPart, cache: Path) -> SampleSource:
     _check(part)
-    if part.source in ("folder", "wnid-folder"):
+    if part.source in _FOLDERS:
         return open_folder(
             _path(part.path or ""),
             split=part.split,
@@ -54,7 +60,7 @@ def _opened(part: DataPart, cache: Path) -> SampleSource:
 
 
 def _check(part: DataPart) -> None:
-    by_path = part.source in ("folder", "wnid-folder", "webdataset")
+    by_path = part.source in (*_FOLDERS, "webdataset")
     by_name = part.source in ("torchvision", "huggingface")
     if by_path and not part.path:
         raise RecipeError(

@@ -26,10 +26,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustzs.errors import CaptionTableError
+from robustzs_training.data.base import Finding
 from robustzs_training.data.strings import StringColumn
 
 _MAX_LINE = 1 << 20
 _ROWS_AT_ONCE = 8192
+_SHOWN = 20
 _REQUIRED = ("key", "caption")
 
 _Row = tuple[str, str, str]  # key, caption, label
@@ -76,6 +78,22 @@ class CaptionTable:
 def normal_key(key: str) -> str:
     """One spelling for a path: composed characters, ``/``, no ``./`` in front."""
     return unicodedata.normalize("NFC", key).replace("\\", "/").removeprefix("./")
+
+
+def missing_captions(texts: StringColumn, keys: StringColumn) -> Finding:
+    """How many of the images have an empty caption.
+
+    Args:
+        texts: One for each image.
+        keys: The images.
+    """
+    missing = np.flatnonzero(texts.lengths == 0)
+    return Finding(
+        kind="missing-caption",
+        count=len(missing),
+        total=len(texts),
+        first=tuple(keys[int(i)] for i in missing[:_SHOWN]),
+    )
 
 
 def read_captions(path: Path) -> CaptionTable:

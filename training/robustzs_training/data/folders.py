@@ -16,12 +16,10 @@ from robustzs.images.decode import decode_image
 from robustzs.images.sources import ImageSource
 from robustzs.labels import LabelSet
 from robustzs_training.data.base import Finding, Sample
-from robustzs_training.data.captions_table import CaptionTable, read_captions
+from robustzs_training.data.captions_table import CaptionTable, missing_captions, read_captions
 from robustzs_training.data.resolve import labels_of_names, labels_of_wnids
 from robustzs_training.data.scan import Scan, find_split, scan_folder
 from robustzs_training.data.strings import StringColumn
-
-_SHOWN = 20
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -137,7 +135,7 @@ def open_folder(
     texts = None
     if table is not None and rows is not None:
         texts = table.captions.take(rows)
-        findings.append(_missing(texts, scan))
+        findings.append(missing_captions(texts, scan.keys))
     return FolderSource(
         scan=scan, labels=labels, places=places, captions=texts, findings=tuple(findings)
     )
@@ -167,13 +165,3 @@ def _labels_of_table(
     place = {name: number for number, name in enumerate(names)}
     labels = labels_of_names(names, table.origin)
     return labels, np.array([place[text] for text in texts], dtype=np.int64)
-
-
-def _missing(texts: StringColumn, scan: Scan) -> Finding:
-    missing = np.flatnonzero(texts.lengths == 0)
-    return Finding(
-        kind="missing-caption",
-        count=len(missing),
-        total=len(texts),
-        first=tuple(scan.keys[int(i)] for i in missing[:_SHOWN]),
-    )

@@ -174,9 +174,10 @@ class ExampleLoader:
             with _any_number_of_workers():
                 answers = iter(self._loader)
             yield from answers
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
+        except (RuntimeError, OSError, EOFError, multiprocessing.ProcessError) as error:
+            # Which of them a killed process causes depends on what it was sending.
+            if self.n_workers == 0 or str(error).startswith("Caught "):
+                raise  # an error of the source's own
             raise DataError(
                 f"a loader process died: {error}",
                 hint="it may lack memory, or room in /dev/shm: lower data.n_workers",

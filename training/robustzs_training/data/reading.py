@@ -12,8 +12,8 @@ import numpy as np
 import torch
 import torch.utils.data
 
-from robustzs.errors import DataError, ImageError
-from robustzs_training.data.base import Chunked, Sample, SampleSource
+from robustzs.errors import DataError, ImageError, TooManyBadSamplesError
+from robustzs_training.data.base import Chunked, Keyed, Sample, SampleSource
 from robustzs_training.data.randomness import generator
 from robustzs_training.data.transform import ImageTransform
 
@@ -92,7 +92,8 @@ class BatchReader(torch.utils.data.Dataset[Answer]):
         """Read an example, or another one in its place.
 
         Raises:
-            DataError: Nothing usable was found; or the source is gone.
+            TooManyBadSamplesError: Nothing usable was found.
+            DataError: The source is gone.
         """
         rng: np.random.Generator | None = None
         candidate = index
@@ -109,7 +110,7 @@ class BatchReader(torch.utils.data.Dataset[Answer]):
                 continue
             self._keep(candidate, sample, answer)
             return pixels
-        raise DataError(
+        raise TooManyBadSamplesError(
             f"{self._key_of(index)} is unreadable, and so are {REPLACEMENT_TRIES} images "
             f"that were tried in its place: {answer.unreadable[-1][1]}",
             hint="check that the data are complete and mounted",
@@ -123,8 +124,8 @@ class BatchReader(torch.utils.data.Dataset[Answer]):
         return int(rng.integers(start, stop))
 
     def _key_of(self, index: int) -> str:
-        key_of = getattr(self._source, "key_of", None)
-        return str(key_of(index)) if key_of is not None else f"example {index}"
+        source = self._source
+        return source.key_of(index) if isinstance(source, Keyed) else f"example {index}"
 
     @staticmethod
     def _keep(index: int, sample: Sample, answer: Answer) -> None:

@@ -17,7 +17,16 @@ import torch
 from robustzs.errors import DataError
 from robustzs.hierarchy.noun_index import NounIndex
 from robustzs.labels import LabelSet
-from robustzs_training.data.base import Chunked, Finding, Lean, Sample, SampleSource, Surveyed
+from robustzs_training.data.base import (
+    Chunked,
+    Finding,
+    Keyed,
+    Lean,
+    Sample,
+    SampleSource,
+    Surveyed,
+)
+from robustzs_training.data.captions_table import CaptionTable, missing_captions
 from robustzs_training.data.order import IndexArray
 from robustzs_training.data.randomness import generator
 from robustzs_training.data.resolve import resolve_classes
@@ -68,7 +77,11 @@ class Recaptioned:
     def caption_of(self, index: int) -> str | None:
         """The other caption."""
         row = int(self.rows[index])
-        return self.source.caption_of(row) if self.texts is None else self.texts[row]
+        return self.source.caption_of(row) if self.texts is None else self.texts[row] or None
+
+    def key_of(self, index: int) -> str:
+        """The source's, or the number."""
+        return self.source.key_of(index) if isinstance(self.source, Keyed) else str(index)
 
     def read(self, index: int) -> Sample:
         """The source's image with the other caption.
@@ -108,7 +121,7 @@ def recaption(source: SampleSource, mode: str, *, template: str, seed: int = 0) 
     """
     if mode == "as-is":
         return source
-    kind = _RecaptionedShards if isinstance(source, Chunked) else Recaptioned
+    kind = _kind(source)
     known = source.findings if isinstance(source, Surveyed) else ()
     if mode == "shuffled":
         rows = derangement(len(source), seed)
@@ -128,6 +141,38 @@ def recaption(source: SampleSource, mode: str, *, template: str, seed: int = 0) 
     )
 
 
+def with_captions(source: SampleSource, table: CaptionTable) -> SampleSource:
+    """Take the captions of a table instead of the source's own.
+
+    Args:
+        source: The examples; it tells their keys.
+        table: Captions by key. An image without one gets an empty one, and is counted.
+
+    Raises:
+        CaptionTableError: The table names none of the examples.
+        DataError: The source cannot tell keys.
+    """
+    if not isinstance(source, Keyed):
+        raise DataError(
+            f"{table.origin} cannot be joined to these data: they have no keys",
+            hint="leave data.captions out",
+        )
+    keys = StringColumn.of(source.key_of(index) for index in range(len(source)))
+    texts = table.captions.take(table.rows_of(keys))
+    known = source.findings if isinstance(source, Surveyed) else ()
+    findings = (
+        *(finding for finding in known if finding.kind != "missing-caption"),
+        missing_captions(texts, keys),
+    )
+    return _kind(source)(
+        source=source,
+        mode="table",
+        texts=texts,
+        rows=np.arange(len(source), dtype=np.int64),
+        findings=findings,
+    )
+
+
 def derangement(n: int, seed: int) -> IndexArray:
     """A random order in which nothing stays in its place: int64 ``[n]``.
 
@@ -142,6 +187,10 @@ def derangement(n: int, seed: int) -> IndexArray:
     rows = np.empty(n, dtype=np.int64)
     rows[cycle] = np.roll(cycle, -1)
     return rows
+
+
+def _kind(source: SampleSource) -> type[Recaptioned]:
+    return _RecaptionedShards if isinstance(source, Chunked) else Recaptioned
 
 
 def _texts_of_classes(

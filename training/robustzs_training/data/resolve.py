@@ -55,7 +55,6 @@ def resolve_classes(labels: LabelSet, index: NounIndex | None = None) -> Resolve
         for label in labels
     ]
     resolutions = resolve_labels(known, nouns, on_ambiguous="first", on_unknown="attach")
-    lost = [one.label.name for one in resolutions if one.synset is None]
     return ResolvedClasses(
         labels=LabelSet(
             tuple(
@@ -64,10 +63,19 @@ def resolve_classes(labels: LabelSet, index: NounIndex | None = None) -> Resolve
             )
         ),
         resolutions=resolutions,
-        finding=Finding(
-            kind="unresolved-name", count=len(lost), total=len(labels), first=tuple(lost[:_SHOWN])
-        ),
+        finding=unresolved_names(resolutions),
         warnings=tuple(text for one in resolutions for text in one.warnings),
+    )
+
+
+def unresolved_names(resolutions: Sequence[Resolution]) -> Finding:
+    """How many classes WordNet lacks, for :meth:`Trouble.found`."""
+    lost = [one.label.name for one in resolutions if one.synset is None]
+    return Finding(
+        kind="unresolved-name",
+        count=len(lost),
+        total=len(resolutions),
+        first=tuple(lost[:_SHOWN]),
     )
 
 

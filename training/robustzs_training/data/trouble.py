@@ -13,6 +13,7 @@ from robustzs_training.data.base import Finding, TroubleKind
 ALWAYS_ALLOWED = 5
 """So many unusable samples never stop a run, unless the limit is 0."""
 _MAX_KNOWN = 10_000
+_NAMED_IN_ERRORS = 5
 _KINDS: dict[TroubleKind, tuple[str, str]] = {
     "unreadable-image": ("images that cannot be read", "repair or remove them"),
     "missing-caption": ("images without a caption", "caption them with `robustzs caption`"),
@@ -118,7 +119,7 @@ class Trouble:
     def _named(self, tally: _Tally) -> str:
         shown = [
             f"{key} ({reason})" if reason else key
-            for key, reason in list(tally.reasons.items())[: self.n_named]
+            for key, reason in list(tally.reasons.items())[: min(self.n_named, _NAMED_IN_ERRORS)]
         ]
         n_more = tally.count - len(shown)
         return ", ".join(shown) + (f" and {n_more} more" if n_more > 0 else "")
