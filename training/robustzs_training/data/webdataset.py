@@ -40,6 +40,7 @@ from robustzs_training.data.shards.source import Classes, Shard, ShardSource
 from robustzs_training.recipe import DataPart
 
 _PARALLEL = 4
+_ATTEMPTS = 5
 _SHOWN = 20
 _MAX_CLASS_FILE_BYTES = 32 << 20
 
@@ -103,7 +104,8 @@ def open_webdataset(
 
 
 def _open_all(names: Sequence[ShardName], remote: ShardCache, folder: Path) -> list[_Opened]:
-    pool = ThreadPoolExecutor(_PARALLEL)
+    # In a cache that may not hold them all, one after the other.
+    pool = ThreadPoolExecutor(_PARALLEL if remote.max_bytes is None else 1)
     try:
         return list(pool.map(partial(_open, remote=remote, folder=folder), names))
     finally:
@@ -111,16 +113,24 @@ def _open_all(names: Sequence[ShardName], remote: ShardCache, folder: Path) -> l
 
 
 def _open(name: ShardName, *, remote: ShardCache, folder: Path) -> _Opened:
-    sha256 = None
-    path = Path(name.where)
-    if name.is_remote:
-        path, sha256 = remote.fetch(name.where)
-    try:
-        status = path.stat()
-        identity = sha256 or f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
-        place, index = load_index(path, name.name, identity=identity, folder=folder)
-    except OSError as error:
-        raise ShardError(f"the shard {shown(name.where)!r} cannot be read: {error}") from error
+    for attempt in range(_ATTEMPTS):
+        sha256 = None
+        path = Path(name.where)
+        if name.is_remote:
+            path, sha256 = remote.fetch(name.where)
+        try:
+            status = path.stat()
+            identity = sha256 or f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}"
+            place, index = load_index(path, name.name, identity=identity, folder=folder)
+            break
+        except OSError as error:
+            # Another process may have needed its room in the cache before we opened it.
+            if name.is_remote and attempt < _ATTEMPTS - 1:
+                continue
+            raise ShardError(
+                f"the shard {shown(name.where)!r} cannot be read: {error.strerror or error}",
+                hint="allow a larger cache" if name.is_remote else "check its permissions",
+            ) from error
     shard = Shard(
         name=name,
         index=place,

@@ -44,6 +44,7 @@ class ShardCache:
     Attributes:
         folder: Made when needed.
         max_bytes: Of all files together; those used longest ago go first. ``None``: no limit.
+            While several processes fetch, each of them may exceed it by its file.
         max_file_bytes: Of one file.
         pause_s: Before the second attempt; doubles with each further one.
     """
@@ -81,6 +82,7 @@ class ShardCache:
                     if _touch(target) is None:
                         self._download(url, target)
                     known = _touch(target)
+                self._evict(0)  # what others fetched meanwhile
         except OSError as error:
             raise ShardError(
                 f"{shown(url)!r} cannot be kept in {str(self.folder)!r}: {error}",
@@ -143,14 +145,35 @@ class ShardCache:
                     f"{self.max_bytes}",
                     hint="allow a larger cache",
                 )
-            with FileLock(self.folder / "evict.lock"):
-                _evict(self.folder, self.max_bytes - n_bytes)
+            self._evict(n_bytes)
         free = shutil.disk_usage(self.folder).free
         if n_bytes > free:
             raise ShardError(
                 f"{shown(url)!r} has {n_bytes} bytes, {str(self.folder)!r} has room for {free}",
                 hint="free space, or choose another cache folder",
             )
+
+    def _evict(self, n_bytes: int) -> None:
+        if self.max_bytes is None:
+            return
+        with FileLock(self.folder / "evict.lock"):
+            files = []
+            for path in self.folder.glob("*.tar"):
+                try:
+                    status = path.stat()
+                except OSError:  # somebody removed it
+                    continue
+                files.append((status.st_mtime_ns, status.st_size, path))
+            total = sum(size for _, size, _ in files) + n_bytes
+            for _, size, path in sorted(files):
+                if total <= self.max_bytes:
+                    return
+                with _unless_locked(path.with_suffix(".lock")) as free:
+                    if free:
+                        # Who has it open keeps it, and fetches it anew the next time.
+                        path.with_suffix(".record").unlink(missing_ok=True)
+                        path.unlink(missing_ok=True)
+                        total -= size
 
 
 class _Transfer:
@@ -215,7 +238,7 @@ class _Transfer:
         size = start
         with self._part.open("r+b" if start else "wb") as file:
             file.seek(start)
-            for piece in response.iter_raw(_CHUNK):
+            for piece in response.iter_raw():  # as they come: what is here is not lost
                 size += len(piece)
                 if size > self._cache.max_file_bytes:
                     self._cache.make_room(size, self._url)
@@ -272,26 +295,6 @@ def _sha256(path: Path) -> str:
         while piece := file.read(_CHUNK):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _evict(folder: Path, keep_bytes: int) -> None:
-    files = []
-    for path in folder.glob("*.tar"):
-        try:
-            status = path.stat()
-        except OSError:  # another process was faster
-            continue
-        files.append((status.st_mtime_ns, status.st_size, path))
-    total = sum(size for _, size, _ in files)
-    for _, size, path in sorted(files):
-        if total <= keep_bytes:
-            return
-        with _unless_locked(path.with_suffix(".lock")) as free:
-            if free:
-                # A process that reads it keeps what it has open, and fetches it anew next time.
-                path.with_suffix(".record").unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-                total -= size
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def load_index(shard: Path, name: str, *, identity: str, folder: Path) -> tuple[
 
     Raises:
         ShardError: The shard is damaged, or the index cannot be written.
+        FileNotFoundError: The shard is gone.
     """
     stem = hashlib.sha256(f"{_VERSION}\n{name}\n{identity}".encode()).hexdigest()[:32]
     path = folder / f"{stem}.arrow"
@@ -109,12 +110,13 @@ def build_index(shard: Path, name: str) -> ShardIndex:
     Members are grouped by WebDataset's rule: the key ends at the first dot after the last slash.
 
     Raises:
+        FileNotFoundError: It is gone.
         ShardError: Damaged, or the same member twice for one example.
     """
     examples: dict[str, _Example] = {}
     ignored: Counter[str] = Counter()
-    with shard.open("rb") as file:
-        for member in scan_tar(shard, name):
+    with shard.open("rb") as file, shard.open("rb") as beside:
+        for member in scan_tar(file, name):
             key, extension = base_plus_ext(member.name)
             kind = (extension or "").lower()
             if member.size < 0:
@@ -130,8 +132,8 @@ def build_index(shard: Path, name: str) -> ShardIndex:
                 example = examples.setdefault(key, _Example(key))
                 if kind in example.texts:
                     raise _twice(name, member, f".{kind}")
-                file.seek(member.offset)
-                text = file.read(member.size) if member.size <= MAX_TEXT_BYTES else b"\xff"
+                beside.seek(member.offset)
+                text = beside.read(member.size) if member.size <= MAX_TEXT_BYTES else b"\xff"
                 example.texts[kind] = _decode(text)
                 if example.texts[kind] is None:
                     ignored[f".{kind} that cannot be read"] += 1

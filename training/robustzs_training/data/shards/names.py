@@ -21,7 +21,7 @@ from robustzs.errors import DatasetNotFoundError, ShardError
 
 MAX_SHARDS = 100_000
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters or more: C: is a drive
-_INTEGER_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
+_CHOICE = re.compile(r"\{(?:(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?|[^{},]*((?:,[^{},]*)+))\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +141,16 @@ def _in_folder(folder: Path, split: str) -> list[str]:
 
 def _expand(pattern: str) -> list[str]:
     n_expected = 1
-    for match in _INTEGER_RANGE.finditer(pattern):
+    for match in _CHOICE.finditer(pattern):
+        # Before expanding, which takes a while for many, and holds every range in memory.
+        if match[4] is not None:
+            n_expected *= match[4].count(",") + 1
+            continue
         try:
             first, last = int(match[1]), int(match[2])
             step = int(match[3] or 1) or 1
         except ValueError as error:  # more digits than Python reads
             raise ShardError("the pattern of the shards holds a number beyond reason") from error
-        # Before expanding: the product of the ranges is held in memory.
         n_expected *= abs(last - first) // step + 1
     if n_expected <= MAX_SHARDS:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from robustzs.errors import ShardError
@@ -38,23 +37,22 @@ class Member(NamedTuple):
     size: int
 
 
-def scan_tar(path: Path, name: str) -> Iterator[Member]:
+def scan_tar(file: BinaryIO, name: str) -> Iterator[Member]:
     """List the files in a tar, in their order.
 
     ``tarfile`` takes a damaged header for the end, so that a shard that lost its second half would
     look like a smaller one. Here the end must be the block of zeros that closes every tar.
 
     Args:
-        path: The shard.
+        file: The shard; its position is moved between one member and the next.
         name: What messages call it.
 
     Raises:
         ShardError: Not a tar, compressed, damaged, or cut off; with the byte where it was seen.
     """
     try:
-        with path.open("rb") as file:
-            _check_start(file, name)
-            yield from _scan(file, name)
+        _check_start(file, name)
+        yield from _scan(file, name)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ShardError(f"the shard {name!r} cannot be read: {reason}") from error
