@@ -244,18 +244,25 @@ def _print_table(summary: dict[str, Any]) -> None:
         table = Table(title=summary["recipe"], title_justify="left")
         for title in ("", "before", "after", "gain", "95% interval"):
             table.add_column(title, justify="left" if not title else "right")
-        for name, key in (("clean", "clean"), ("attacked", "robust")):
-            low, high = gain[f"{key}_interval"]
+        for name, key, interval in (
+            ("clean", "clean_accuracy", "clean_interval"),
+            ("attacked", "robust_accuracy", "interval"),
+        ):
+            low, high = (100.0 * end for end in gain[interval])
             table.add_row(
                 name,
-                f"{before[f'{key}_accuracy']:.1%}",
-                f"{after[f'{key}_accuracy']:.1%}",
-                f"{gain[key]:+.1f} points",
+                f"{before[key]:.1%}",
+                f"{after[key]:.1%}",
+                f"{100.0 * gain[key]:+.1f} points",
                 f"{low:+.1f} to {high:+.1f}",
             )
         console.print(table)
         protocol = summary["protocol"]
-        console.print(terminal_safe(str(protocol.get("sentence", ""))), markup=False)
+        console.print(
+            f"{protocol['n']} held-out pictures; {protocol['norm']} eps {protocol['eps']}, "
+            f"{protocol['n_steps']} iterations; {protocol['attack']}",
+            markup=False,
+        )
     seconds = summary.get("seconds", {})
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     console.print(f"{summary.get('steps')} steps; {times}", markup=False)

@@ -22,6 +22,7 @@ from robustzs.bundle.store import Bundle
 from robustzs.errors import RobustZSError, TrainingStateError, UsageError
 from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
 from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, write_bundle
+from robustzs_training.gain import NOT_MEASURED, measure_gain
 from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.loop.machine import make_accelerator
 from robustzs_training.recipe import Recipe
@@ -142,10 +143,8 @@ def conclude(
 ) -> dict[str, Any]:
     """Measure, export and write ``summary.json``: of the trained model in ``shop``."""
     recipe = shop.recipe
-    measured: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
+    measured = dict(NOT_MEASURED)
     if recipe.evaluate is not None:
-        from robustzs_training.gain import measure_gain
-
         with clock.counts("evaluation"), progress("measuring") as report:
             measured = measure_gain(shop, report=report, say=say)
     summary: dict[str, Any] = {
@@ -289,15 +288,25 @@ def _training_record(
     record: dict[str, Any] = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
-        "settings": recipe.decisive(),
+        "settings": {k: v for k, v in recipe.decisive().items() if k != "model"},
         "threat": str(recipe.threat.build()),
         "steps": result.steps,
         "images_seen": result.steps * recipe.run.batch_size,
         "data": {"n": len(shop.data), "digest": shop.data.digest},
         "calibration": calibration_note(shop.source, shop.objective),
         "notes": list(shop.notes),
-        "evaluation": dict(measured) if measured.get("after") is not None else None,
+        "evaluation": _without_seconds(measured),
     }
     if manifest is not None:
         record["trained_from"] = {"name": manifest.name, "training": manifest.training}
     return record
+
+
+def _without_seconds(measured: Mapping[str, Any]) -> dict[str, Any] | None:
+    if measured.get("after") is None:
+        return None
+    return {
+        name: {k: v for k, v in part.items() if k != "seconds"}
+        for name, part in measured.items()
+        if isinstance(part, Mapping)
+    }

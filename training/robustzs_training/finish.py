@@ -65,9 +65,9 @@ def write_bundle(
         ExportError: The model cannot be exported.
     """
     model = source.model.cpu()
-    geometry = _geometry(objective)
-    if geometry is not None:
-        _set_scale(model, geometry[1])
+    geometry, scale = geometry_of(objective), _trained_scale(objective)
+    if scale is not None:
+        _set_scale(model, scale)
     facts = _facts(recipe, source, geometry, steps, training)
     aside = output / RUN_FOLDER / "bundle"
     shutil.rmtree(aside, ignore_errors=True)
@@ -125,13 +125,25 @@ def _remove_bundle(output: Path) -> None:
         (output / name).unlink(missing_ok=True)
 
 
-def _geometry(objective: Objective) -> tuple[Geometry, float] | None:
-    """How features are compared, and the factor on distances; ``None`` for cosines."""
+def geometry_of(objective: Objective) -> Geometry | None:
+    """How the trained model compares features; ``None`` where the objective leaves that alone."""
     tree = objective.tree if isinstance(objective, QtAftHierarchical) else objective
     if not isinstance(tree, Hierarchical):
         return None
-    found = {key: value for key, value in tree.geometry().items() if key != "logit_scale"}
-    return Geometry.model_validate(found), float(tree.geometry()["logit_scale"])
+    found = tree.geometry()
+    return Geometry.model_validate({k: v for k, v in found.items() if k != "logit_scale"})
+
+
+def _trained_scale(objective: Objective) -> float | None:
+    """The factor on distances, where one was trained."""
+    tree = objective.tree if isinstance(objective, QtAftHierarchical) else objective
+    return float(tree.geometry()["logit_scale"]) if isinstance(tree, Hierarchical) else None
+
+
+def templates_of(recipe: Recipe, source: SourceModel) -> str | tuple[str, ...]:
+    """Default templates of the bundle: the recipe's, else the source's."""
+    inherited = source.manifest.templates if source.manifest is not None else "single"
+    return recipe.export.templates or inherited
 
 
 @torch.no_grad()
@@ -155,14 +167,13 @@ def _text_precisions(manifest: BundleManifest | None) -> TextPrecisions | None:
 def _facts(
     recipe: Recipe,
     source: SourceModel,
-    geometry: tuple[Geometry, float] | None,
+    geometry: Geometry | None,
     steps: int,
     training: Mapping[str, Any],
 ) -> BundleFacts:
     manifest = source.manifest
     threat = recipe.threat
     origin = manifest.name if manifest is not None else source.source.description
-    inherited = manifest.templates if manifest is not None else "single"
     return BundleFacts(
         name=recipe.name,
         description=f"{origin}, hardened by the recipe {recipe.name} ({recipe.objective.name}, "
@@ -178,10 +189,10 @@ def _facts(
         mean=source.mean,
         std=source.std,
         licences=licences_of(recipe.export.licence, manifest),
-        templates=recipe.export.templates or inherited,
+        templates=templates_of(recipe, source),
         # Distances have a scale of their own, which was trained.
         temperature=manifest.temperature if manifest is not None and geometry is None else 1.0,
-        geometry=Geometry() if geometry is None else geometry[0],
+        geometry=geometry or (Geometry() if manifest is None else manifest.geometry),
         training=training,
     )
 
@@ -189,7 +200,7 @@ def _facts(
 def calibration_note(source: SourceModel, objective: Objective) -> str:
     """What of the source's calibration still stands, for the record."""
     manifest = source.manifest
-    poincare = _geometry(objective) is not None
+    poincare = geometry_of(objective) is not None
     kept = "the temperature is 1"
     if manifest is not None and not poincare:
         kept = f"the temperature {manifest.temperature:g} is that of {manifest.name}"

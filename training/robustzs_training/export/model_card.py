@@ -22,12 +22,13 @@ def model_card(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None)
         _usage(str(fields["name"])),
         "## What it is",
         _table(_facts(fields)),
+        *_training(fields.get("training") or {}),
         "## Licences",
         "\n".join(_licence(licence) for licence in fields["licences"]),
         "## What was checked",
         _checks(fields["text_encoders"]),
         "## What was measured",
-        *_measured(card or {}),
+        *(_hardened(fields.get("training") or {}) or _measured(card or {})),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -69,6 +70,52 @@ def _measured(card: Mapping[str, Any]) -> list[str]:
     if card.get("protocol"):
         text.append("\n".join(f"- {sentence}" for sentence in card["protocol"]))
     return [*text, "All of it, with grids and settings, stands in `card.json`."]
+
+
+def _training(training: Mapping[str, Any]) -> list[str]:
+    """How `robustzs train` hardened it; nothing of other training records."""
+    if "recipe_digest" not in training:
+        return []
+    settings, data = training["settings"], training["data"]
+    attack, optimizer = settings["attack"], settings["optimizer"]
+    rows = [
+        ("Recipe", f"{training['recipe']}, sha256 {training['recipe_digest'][:12]}"),
+        ("Objective", settings["objective"]["name"]),
+        ("Threat", training["threat"]),
+        ("Attack while training", f"{attack['n_steps']} steps, {attack['start']} start"),
+        ("Length", f"{training['steps']} steps, {training['images_seen']} images seen"),
+        ("Data", f"{data['n']} images, sha256 {data['digest'][:12]}"),
+        ("Optimiser", f"{optimizer['name']}, learning rate {optimizer['lr']:g}"),
+        ("Calibration", training["calibration"]),
+    ]
+    if "trained_from" in training:
+        rows.append(("Trained from", training["trained_from"]["name"]))
+    return ["## How it was trained", _table(rows)]
+
+
+def _hardened(training: Mapping[str, Any]) -> list[str]:
+    """Accuracy before and after, with the protocol; empty where it was not measured."""
+    found = training.get("evaluation") if "recipe_digest" in training else None
+    if not found:
+        return []
+    before, after, gain = found["before"], found["after"], found["gain"]
+    protocol = found["protocol"]
+    rows = ["| | before | after | change in points, 95% interval |", "|---|---|---|---|"]
+    for title, key, interval in (
+        ("clean accuracy", "clean_accuracy", "clean_interval"),
+        (f"accuracy under attack at {protocol['eps']}", "robust_accuracy", "interval"),
+    ):
+        low, high = (100.0 * end for end in gain[interval])
+        change = f"{100.0 * gain[key]:+.1f} ({low:+.1f} to {high:+.1f})"
+        rows.append(f"| {title} | {before[key]:.3f} | {after[key]:.3f} | {change} |")
+    sentences = [
+        f"{protocol['n']} pictures: {protocol['pictures']}.",
+        f"{protocol['attack']}; {protocol['norm']} eps {protocol['eps']}, {protocol['n_steps']} "
+        f"iterations, {protocol['precision']}; perturbed: {protocol['perturbed']}.",
+        "A stronger attack finds less robust accuracy, never more.",
+    ]
+    listed = "\n".join(f"- {_cell(sentence)}" for sentence in sentences)
+    return ["\n".join(rows), listed, "All of it stands in `bundle.json` under `training`."]
 
 
 def _usage(name: str) -> str:

@@ -1,0 +1,108 @@
+"""What a run gained: the model before and after it, attacked on the same held-out images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from robustzs.bundle.manifest import Geometry
+from robustzs.labels import LabelSet
+from robustzs.labels.templates import TemplateSet, get_templates
+from robustzs.settings import cache_dir
+from robustzs_training.adapter import ClipAdapter
+from robustzs_training.assemble import Workshop
+from robustzs_training.evaluation.apgd import LogitsOf
+from robustzs_training.evaluation.heldout import heldout_of
+from robustzs_training.evaluation.robustness import Head, compare, measure
+from robustzs_training.factory import Tokenize, adapter_of, device_of, load_model, tokenizer_for
+from robustzs_training.finish import geometry_of, templates_of
+from robustzs_training.geometry import distance, exp_0
+
+NOT_MEASURED: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
+
+
+def measure_gain(
+    shop: Workshop,
+    *,
+    report: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure the trained model in ``shop``, and its origin, which is loaded anew.
+
+    Returns:
+        ``before``, ``after``, ``gain`` and ``protocol``; all ``None`` where nothing is held out.
+
+    Raises:
+        RobustZSError: The pictures cannot be read, or a number cannot be trusted.
+    """
+    recipe, source = shop.recipe, shop.source
+    part = recipe.evaluate
+    if part is None:
+        return dict(NOT_MEASURED)
+    heldout = heldout_of(
+        part, recipe.data, source.preprocess, cache=cache_dir() / "data", seed=recipe.run.seed
+    )
+    if heldout is None:
+        say(
+            "nothing was measured: no pictures are held out; name a labelled folder that was not "
+            "trained on by --set evaluate.path=FOLDER"
+        )
+        return dict(NOT_MEASURED)
+    say(f"measuring on {len(heldout)} pictures, {part.n_steps} iterations of APGD-CE, twice")
+    tokenizer, templates = tokenizer_for(source), get_templates(templates_of(recipe, source))
+    device = device_of(shop.model)
+    origin = load_model(recipe.model, seed=recipe.run.seed)
+    own = None if origin.manifest is None else origin.manifest.geometry
+    geometry = geometry_of(shop.objective) or own
+    found = [
+        measure(
+            model,
+            tokenizer,
+            heldout,
+            part,
+            templates,
+            head=_head(compared),
+            seed=recipe.run.seed,
+            progress=report,
+        )
+        for model, compared in (
+            (adapter_of(origin).to(device), own),
+            (shop.model, geometry),
+        )
+    ]
+    return compare(found[0], found[1])
+
+
+def _head(geometry: Geometry | None) -> Head | None:
+    if geometry is None or geometry.kind == "cosine":
+        return None
+    return poincare_head(geometry)
+
+
+def poincare_head(geometry: Geometry) -> Head:
+    """Minus the distance in the ball, as ``robustzs.scoring`` computes it.
+
+    Templates are averaged in the tangent space. Without a factor: the attack chooses its own.
+    """
+    curvature, image_scale = float(geometry.curvature or 1.0), float(geometry.image_scale or 1.0)
+    text_scale = float(geometry.text_scale or 1.0)
+
+    def head(
+        model: ClipAdapter, tokenizer: Tokenize, labels: LabelSet, templates: TemplateSet
+    ) -> LogitsOf:
+        prompts = [text for label in labels for text in templates.fill(label.prompt)]
+        ids = torch.as_tensor(tokenizer(prompts)).to(device_of(model))
+        with torch.no_grad():
+            raw = torch.cat([model.text_features(model.trim(rows)) for rows in ids.split(256)])
+        mean = raw.float().reshape(len(labels), len(templates), -1).mean(dim=1)
+        classes = exp_0(mean * text_scale, curvature)
+
+        def logits_of(pixels: torch.Tensor) -> torch.Tensor:
+            points = exp_0(model.image_features(pixels).float() * image_scale, curvature)
+            return -distance(points, classes, curvature)
+
+        return logits_of
+
+    return head
