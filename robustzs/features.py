@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 """Called with the number of texts that are encoded and the number of all."""
 
 _FORMAT = 1
+_RECORDS = frozenset({"card.json", "calibration.json"})  # about the model, no part of it
 _CHECKSUM_BYTES = 32
 _TEXTS_AT_ONCE = 4096  # bounds the raw features in memory
 _TOKENS_AT_ONCE = 1024  # bounds the activations of one inference
@@ -163,7 +164,7 @@ def text_features_key(
     files = {
         name: record.sha256
         for name, record in manifest.files.items()
-        if name not in unrelated and not name.endswith((".md", ".txt")) and name != "card.json"
+        if name not in unrelated and not name.endswith((".md", ".txt")) and name not in _RECORDS
     }
     record = {
         "format": _FORMAT,

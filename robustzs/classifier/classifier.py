@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from robustzs.answer import Answer, AnswerError, ModelRef, StopRule, Strategy
 from robustzs.backends.base import Float32Array
 from robustzs.classifier.answering import AnswerMaker
+from robustzs.classifier.calibrated import (
+    CalibrationInput,
+    choose_calibration,
+    make_binding,
+)
 from robustzs.classifier.embedder import Embedder, check_batch_size, error_row
 from robustzs.classifier.inputs import ImageInput, image_name
 from robustzs.classifier.options import (
-    Calibration,
     Options,
     check_calibration,
     choose_threshold,
@@ -28,6 +32,7 @@ from robustzs.labels.templates import TemplateSet, get_templates
 
 if TYPE_CHECKING:
     from robustzs.bundle.manifest import BundleManifest, Precision
+    from robustzs.calibration.document import Binding
     from robustzs.hierarchy.forest import Forest
     from robustzs.hierarchy.resolve import OnAmbiguous, OnUnknown
     from robustzs.hierarchy.tree import Hierarchy
@@ -47,7 +52,8 @@ class Classifier:
         hierarchy: tree or trees; by default WordNet's over ImageNet-1k's classes, or a flat one
             over ``labels``.
         templates: prompt templates; by default the bundle's.
-        calibration: sets theta where the caller does not.
+        calibration: sets theta and temperature where the caller does not; by default the bundle's,
+            where ``options.target_accuracy`` is given.
         on_ambiguous: ``error`` or ``first``, for labels with several senses in WordNet.
         on_unknown: ``error`` or ``attach``, for labels that WordNet lacks.
         progress: called while texts are encoded, with their number so far and in all.
@@ -58,6 +64,8 @@ class Classifier:
         forest: the trees; answers are in the first, and in ``Answer.forest`` in the others.
         templates: the prompt templates in use.
         thresholds: theta and its source, for each tree.
+        temperature: of the softmax, in use.
+        scorer: features to probabilities.
         resolutions: the WordNet sense chosen for each label, where senses were looked for.
         warnings: what a person should know about labels and trees; part of every answer.
     """
@@ -70,7 +78,7 @@ class Classifier:
         labels: Labels | None = None,
         hierarchy: Trees | None = None,
         templates: str | Sequence[str] | TemplateSet | None = None,
-        calibration: Calibration | None = None,
+        calibration: CalibrationInput | None = None,
         on_ambiguous: OnAmbiguous = "error",
         on_unknown: OnUnknown = "error",
         progress: Progress | None = None,
@@ -83,13 +91,24 @@ class Classifier:
         )
         self.forest: Forest = trees.forest
         self.resolutions = trees.resolutions
+        calibration = choose_calibration(calibration, options, embedder.bundle, self.forest)
         self.warnings = trees.warnings
+        if calibration is not None and calibration.warning is not None:
+            self.warnings = (*self.warnings, calibration.warning)
         self.thresholds = tuple(
-            choose_threshold(options, calibration, manifest, flat=int(tree.depth.max()) == 1)
+            choose_threshold(
+                options,
+                calibration if tree is self.hierarchy else None,  # it was made for one tree
+                manifest,
+                flat=int(tree.depth.max()) == 1,
+            )
             for tree in self.forest
         )
         self.templates = _templates(templates, manifest, self.forest)
-        temperature = options.temperature or manifest.temperature
+        self.temperature = options.temperature or (
+            manifest.temperature if calibration is None else calibration.temperature
+        )
+        self._roots = roots = find_roots(self.forest, options.root, options.level)
         if calibration is not None:
             check_calibration(
                 calibration,
@@ -97,10 +116,10 @@ class Classifier:
                 hierarchy_digest=self.hierarchy.digest,
                 strategy=options.strategy,
                 rule=options.rule,
-                temperature=temperature,
+                temperature=self.temperature,
                 templates_digest=self.templates.digest,
+                binding=None if calibration.binding is None else self.binding,
             )
-        roots = find_roots(self.forest, options.root, options.level)
         self._answers = AnswerMaker(
             model=ModelRef(name=manifest.name, digest=embedder.bundle.digest),
             forest=self.forest,
@@ -113,7 +132,7 @@ class Classifier:
             else manifest.low_confidence.value,
             warnings=self.warnings,
         )
-        self._scorer = make_scorer(
+        self.scorer = make_scorer(
             self.forest,
             roots,
             options.strategy,
@@ -121,7 +140,7 @@ class Classifier:
             n_hyponyms=options.n_hyponyms,
             geometry=manifest.geometry,
             logit_scale=manifest.logit_scale,
-            temperature=temperature,
+            temperature=self.temperature,
         )
 
     @classmethod
@@ -133,6 +152,7 @@ class Classifier:
         hierarchy: Trees | None = None,
         strategy: Strategy = "marginal",
         theta: float | None = None,
+        target_accuracy: float | None = None,
         rule: StopRule = "greedy",
         top_k: int = 5,
         root: str | None = None,
@@ -141,7 +161,7 @@ class Classifier:
         temperature: float | None = None,
         reject: bool | float = False,
         n_hyponyms: int = 10,
-        calibration: Calibration | None = None,
+        calibration: CalibrationInput | None = None,
         on_ambiguous: OnAmbiguous = "error",
         on_unknown: OnUnknown = "error",
         device: str = "cpu",
@@ -161,6 +181,7 @@ class Classifier:
                 By default ``wordnet``; ``flat`` when labels are given.
             strategy: ``marginal``, ``topdown``, ``hyponyms`` or ``level``.
             theta: stop threshold in [0, 1]; by default the calibration's, else the model's.
+            target_accuracy: hierarchical accuracy that a calibration promises; sets theta.
             rule: ``greedy`` or ``climb``.
             top_k: most probable leaves to list.
             root: answer below this node only: an id, a synset or a name.
@@ -169,7 +190,8 @@ class Classifier:
             temperature: of the softmax; by default the model's.
             reject: allow "none of these": True for the model's threshold, or a similarity.
             n_hyponyms: kinds of each label to add in strategy ``hyponyms``.
-            calibration: sets theta where the caller does not.
+            calibration: sets theta and temperature where the caller does not: a file of
+                ``robustzs calibrate``; by default the model's, where a target is given.
             on_ambiguous: ``error`` or ``first``, for labels with several senses in WordNet.
             on_unknown: ``error`` or ``attach``, for labels that WordNet lacks.
             device: ``cpu``, ``cuda``, ``cuda:N``, ``auto`` or an execution provider.
@@ -185,12 +207,14 @@ class Classifier:
             BundleError: no such model, or not whole.
             LabelError: the labels are wrong.
             HierarchyError: the tree is wrong, or does not fit the labels.
+            CalibrationError: no calibration for a target accuracy, or one made for something else.
             BackendError: the engine cannot run the model.
         """
         options = Options(
             strategy=strategy,
             rule=rule,
             theta=theta,
+            target_accuracy=target_accuracy,
             temperature=temperature,
             top_k=top_k,
             level=level,
@@ -223,6 +247,18 @@ class Classifier:
     def hierarchy(self) -> Hierarchy:
         """The tree of the answers; the first one of a forest."""
         return self.forest[0]
+
+    @property
+    def binding(self) -> Binding:
+        """Everything that a calibration of this classifier depends on."""
+        return make_binding(
+            self.embedder,
+            self.hierarchy,
+            self._roots[0],
+            self.options,
+            self.templates,
+            self.temperature,
+        )
 
     @property
     def labels(self) -> LabelSet:
@@ -292,7 +328,7 @@ class Classifier:
             raise UsageError(f"{len(image_features)} images and {len(names)} names")
         if not len(image_features):
             return []
-        return self._answers(self._scorer(image_features), names)
+        return self._answers(self.scorer(image_features), names)
 
     def preprocess(self, image: ImageInput) -> Float32Array:
         """One image as the model's ``pixels`` ``[3, H, W]`` in [0, 1].

@@ -11,6 +11,7 @@ from robustzs.errors import BundleManifestError, CalibrationMismatchError, Usage
 
 if TYPE_CHECKING:
     from robustzs.bundle.manifest import BundleManifest
+    from robustzs.calibration.document import Binding
 
 DEFAULT_THETA = 0.65
 """Used where neither the caller, a calibration nor the bundle says better; SpeciesNet's number."""
@@ -23,6 +24,8 @@ MAX_HYPONYMS = 1000
 class Calibration:
     """A threshold that was set on data, and what it was set for.
 
+    What is ``None`` is not compared with what is in use.
+
     Args:
         theta: the threshold, in [0, 1].
         alpha: 1 - target accuracy, in (0, 1).
@@ -33,17 +36,21 @@ class Calibration:
         rule: that it was made with.
         temperature: that it was made with.
         templates_digest: of the prompt templates that it was made with.
+        binding: everything that it depends on, from a calibration file.
+        warning: what every answer should say of it.
     """
 
     theta: float
     alpha: float
     digest: str
-    model_digest: str
+    model_digest: str | None
     hierarchy_digest: str
     strategy: Strategy
     rule: StopRule
     temperature: float
-    templates_digest: str
+    templates_digest: str | None
+    binding: Binding | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,7 @@ class Options:
         strategy: where the probabilities of inner nodes come from.
         rule: how the path is chosen.
         theta: stop threshold in [0, 1], or ``None`` for the best known one.
+        target_accuracy: hierarchical accuracy in (0, 1) that a calibration promises; sets theta.
         temperature: > 0, or ``None`` for the bundle's own.
         top_k: leaves to list, 1 to 1000.
         level: depth or named rank to answer at, whatever theta says.
@@ -69,6 +77,7 @@ class Options:
     strategy: Strategy = "marginal"
     rule: StopRule = "greedy"
     theta: float | None = None
+    target_accuracy: float | None = None
     temperature: float | None = None
     top_k: int = 5
     level: int | str | None = None
@@ -83,6 +92,18 @@ class Options:
             _number("theta", self.theta)
             if not 0.0 <= self.theta <= 1.0:
                 raise UsageError(f"theta must be within [0, 1], got {self.theta}")
+        if self.target_accuracy is not None:
+            _number("target_accuracy", self.target_accuracy)
+            if not 0.0 < self.target_accuracy < 1.0:
+                raise UsageError(
+                    f"target_accuracy must be within (0, 1), got {self.target_accuracy}",
+                    hint="such as 0.9",
+                )
+            if self.theta is not None:
+                raise UsageError(
+                    f"theta {self.theta} and target_accuracy {self.target_accuracy} were given",
+                    hint="a target accuracy sets theta: give one of the two",
+                )
         if self.temperature is not None:
             _number("temperature", self.temperature)
             if not 1e-6 <= self.temperature <= 1e6:
@@ -141,16 +162,24 @@ def check_calibration(calibration: Calibration, **in_use: object) -> None:
 
     Args:
         calibration: to check.
-        in_use: fields of ``Calibration`` with the values in use.
+        in_use: fields of ``Calibration`` with the values in use; with a binding it decides alone.
 
     Raises:
         CalibrationMismatchError: naming everything that differs.
     """
-    different = [name for name, value in in_use.items() if getattr(calibration, name) != value]
-    if different:
+    binding = in_use.pop("binding", None)
+    if calibration.binding is not None and isinstance(binding, type(calibration.binding)):
+        found = calibration.binding.differences(binding)
+    else:
+        found = [
+            f"another {name}"
+            for name, value in sorted(in_use.items())
+            if getattr(calibration, name) not in (None, value)
+        ]
+    if found:
         raise CalibrationMismatchError(
-            f"the calibration was made with another {', '.join(sorted(different))}",
-            hint="calibrate again, or give theta yourself",
+            f"the calibration was not made for this: {'; '.join(found)}",
+            hint="calibrate again with `robustzs calibrate`, or give theta yourself",
         )
 
 

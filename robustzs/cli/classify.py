@@ -79,6 +79,14 @@ def classify(
             help="Go deeper while a node's probability is above this; else the model's own"
         ),
     ] = None,
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(help="Back off so that this share of answers is right; needs a calibration."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="A file of `robustzs calibrate`; else the model's own, if it has one"),
+    ] = None,
     rule: Annotated[Rule, typer.Option(help="Walk down greedily, or climb from the best leaf.")] = (
         Rule.greedy
     ),
@@ -128,6 +136,7 @@ def classify(
       robustzs classify cat.jpg --hierarchy wordnet
       robustzs classify photos/ --labels "cat,dog,bird" --format csv -o out.csv
       robustzs classify x.png --hierarchy taxonomy.yaml --theta 0.8
+      robustzs classify x.png --target-accuracy 0.9 --calibration calibration.json
       cat photo.webp | robustzs classify - --format json
     """  # noqa: D301
     from robustzs.cli.labels import explain, pin_senses
@@ -162,7 +171,14 @@ def classify(
     several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
-        _check_server_options(server, model=model, device=device, threads=threads)
+        _check_server_options(
+            server,
+            model=model,
+            device=device,
+            threads=threads,
+            target_accuracy=target_accuracy,
+            calibration=calibration,
+        )
         rows = ask_server(
             server,
             sources,
@@ -181,6 +197,8 @@ def classify(
             device=device or "cpu",
             threads=threads,
             expect_digest=expect_digest,
+            target_accuracy=target_accuracy,
+            calibration=calibration,
             **options,
         )
     if _write(rows, output, output_format, several=several, full_path=full_path):
@@ -188,7 +206,13 @@ def classify(
 
 
 def _check_server_options(
-    server: str, *, model: str | None, device: str | None, threads: int | None
+    server: str,
+    *,
+    model: str | None,
+    device: str | None,
+    threads: int | None,
+    target_accuracy: float | None,
+    calibration: Path | None,
 ) -> None:
     """Refuse what a service could not follow, rather than leave it out silently."""
     if not server.strip():
@@ -198,6 +222,12 @@ def _check_server_options(
             raise UsageError(
                 f"{option} {value} does not go with the service at {server}: it has its own",
                 hint=f"leave {option} out, or --server and ROBUSTZS_SERVER",
+            )
+    for option, given in (("--target-accuracy", target_accuracy), ("--calibration", calibration)):
+        if given is not None:
+            raise UsageError(
+                f"{option} {given} does not go with a service: calibrations are read here alone",
+                hint="classify here, or give --theta from the calibration",
             )
     if model is not None and ("/" in model or "\\" in model):
         raise UsageError(

@@ -15,7 +15,17 @@ from typing import Annotated
 import typer
 
 from robustzs._version import __version__
-from robustzs.cli import caption, classify, embed, export, hierarchy, models, serve, train
+from robustzs.cli import (
+    calibrate,
+    caption,
+    classify,
+    embed,
+    export,
+    hierarchy,
+    models,
+    serve,
+    train,
+)
 from robustzs.cli.report import report
 from robustzs.errors import RobustZSError
 
@@ -26,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("calibrate")(calibrate.calibrate)
 app.command("caption")(caption.caption)
 app.command("classify")(classify.classify)
 app.command("embed")(embed.embed)

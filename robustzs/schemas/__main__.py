@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from robustzs.answer import Answer, AnswerError
 from robustzs.bundle.manifest import BundleManifest
+from robustzs.calibration.document import CalibrationDocument
 from robustzs.hierarchy.document import HierarchyDocument
 
 
@@ -18,6 +19,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     named: list[tuple[str, Any, str]] = [
         ("answer.schema.json", TypeAdapter(Answer | AnswerError), "robustzs answer"),
         ("bundle.schema.json", TypeAdapter(BundleManifest), "robustzs bundle.json"),
+        ("calibration.schema.json", TypeAdapter(CalibrationDocument), "robustzs calibration"),
         ("hierarchy.schema.json", TypeAdapter(HierarchyDocument), "robustzs hierarchy"),
     ]
     return {

@@ -387,13 +387,18 @@ def test_theta_comes_from_user_calibration_bundle_default_in_this_order(
         {"templates_digest": "0" * 64},
         {"strategy": "level"},
         {"rule": "climb"},
-        {"temperature": 2.0},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_a_calibration_for_something_else_is_refused(load: Load, change: dict[str, Any]) -> None:
     with pytest.raises(CalibrationMismatchError, match=next(iter(change))):
         load(calibration=calibration(load(), **change))
+
+
+def test_the_temperature_is_the_calibrations_unless_the_caller_gives_another(load: Load) -> None:
+    assert load(calibration=calibration(load(), temperature=2.0)).temperature == 2.0
+    with pytest.raises(CalibrationMismatchError, match="temperature"):
+        load(calibration=calibration(load(), temperature=2.0), temperature=1.5)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

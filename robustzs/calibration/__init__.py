@@ -1,0 +1,1 @@
+"""Setting temperature and theta on data, and the file that says what they are valid for."""
