@@ -20,6 +20,7 @@ from robustzs_training.caption_features import (
 from robustzs_training.data.base import SampleSource
 from robustzs_training.data.build import build_source
 from robustzs_training.data.loader import ExampleLoader
+from robustzs_training.data.resolve import unresolved_names
 from robustzs_training.data.trouble import Trouble
 from robustzs_training.export.sources import SourceModel
 from robustzs_training.factory import (
@@ -127,9 +128,11 @@ def open_loader(
     size = part.augment.image_size
     warnings: tuple[str, ...] = ()
     hierarchy = None
+    trouble = Trouble(part.max_bad_fraction)
     if part.siblings > 1 and data.labels is not None:
         found = trees_of(recipe, data.labels)
         hierarchy, warnings = found.hierarchy, found.warnings
+        trouble.found(unresolved_names(found.resolutions))
     loader = ExampleLoader(
         data,
         batch_size=run.batch_size // place.world_size,
@@ -142,7 +145,7 @@ def open_loader(
         world_size=place.world_size,
         siblings=part.siblings,
         hierarchy=hierarchy,
-        trouble=Trouble(part.max_bad_fraction),
+        trouble=trouble,
     )
     return loader, warnings
 
@@ -188,6 +191,7 @@ def assemble(
     if recipe.objective.name in TREED and data.labels is not None:
         found = trees_of(recipe, data.labels)
         trees = found.hierarchy
+        loader.trouble.found(unresolved_names(found.resolutions))
         notes += [text for text in found.warnings if text not in notes]
     objective, to_batch = build_objective(
         recipe, model, tokenizer, data.labels, trees=trees, captions=captions

@@ -77,7 +77,9 @@ class CaptionTable:
 
 def normal_key(key: str) -> str:
     """One spelling for a path: composed characters, ``/``, no ``./`` in front."""
-    return unicodedata.normalize("NFC", key).replace("\\", "/").removeprefix("./")
+    if not key.isascii():
+        key = unicodedata.normalize("NFC", key)
+    return key.replace("\\", "/").removeprefix("./")
 
 
 def missing_captions(texts: StringColumn, keys: StringColumn) -> Finding:

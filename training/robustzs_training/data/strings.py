@@ -49,7 +49,12 @@ class StringColumn:
 
     def take(self, rows: npt.NDArray[np.int64]) -> StringColumn:
         """The texts of some rows; a negative row gives an empty text."""
-        return StringColumn.of(self[int(row)] if row >= 0 else "" for row in rows)
+        data, ends, whole = bytearray(), array("q", [0]), self.data.data
+        for row in rows.tolist():
+            if row >= 0:
+                data += whole[int(self.ends[row]) : int(self.ends[row + 1])]
+            ends.append(len(data))
+        return StringColumn(np.frombuffer(bytes(data), np.uint8), np.array(ends, np.int64))
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
