@@ -9,6 +9,7 @@ import pytest
 import torch
 from robustzs_training.adapter import ClipAdapter, attack_mode
 from robustzs_training.models import build_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustzs import scoring
 from robustzs.bundle.manifest import Geometry
@@ -206,6 +207,33 @@ def test_a_frozen_copy_stays_what_it_was() -> None:
         assert not torch.allclose(adapter.image_features(pixels), before)
     assert not any(p.requires_grad for p in frozen.parameters())
     assert not any(part.training for part in frozen.modules())
+
+
+class _Products(TorchDispatchMode):
+    """Names of the matrix products that run inside, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket._qualified_op_name.endswith(("::bmm", "::baddbmm")):
+            self.names.append(f"{func} of {list(args[0].shape)}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_an_attack_multiplies_no_token_by_itself(custom: bool) -> None:
+    """A copy of the weights for every token made attacks several times as slow."""
+    adapter = make_adapter("vit", custom_text=custom)
+    pixels, token_ids = make_pixels(3).requires_grad_(), make_tokens(4)
+    shape = (*token_ids.shape, adapter.text_width)
+    perturbation = torch.zeros(shape, dtype=pixels.dtype, requires_grad=True)
+    with attack_mode(adapter), _Products() as products:
+        images = adapter.image_features(pixels)
+        texts = adapter.text_features(token_ids, perturbation=perturbation)
+        torch.autograd.grad(images.sum() + texts.sum(), [pixels, perturbation])
+    assert products.names == []
 
 
 def test_fixed_tables_of_positions_never_train() -> None:
