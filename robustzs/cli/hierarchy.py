@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from robustzs.cli import hierarchy_build
 from robustzs.cli.escape import json_safe, terminal_safe
+from robustzs.cli.hierarchy_build import SpecArgument, grow_or_load, summary
 from robustzs.cli.options import (
     AmbiguousOption,
     LabelsOption,
@@ -17,57 +18,15 @@ from robustzs.cli.options import (
     OnUnknown,
     UnknownOption,
 )
-from robustzs.errors import UsageError
-
-if TYPE_CHECKING:
-    from robustzs.hierarchy.tree import Hierarchy
 
 app = typer.Typer(help="Grow, show and check hierarchies.", no_args_is_help=True)
-
-SpecArgument = Annotated[str, typer.Argument(help="wordnet, wordnet-nouns, flat, or a file.")]
 
 
 def _say(line: str = "") -> None:
     sys.stdout.write(terminal_safe(line) + "\n")
 
 
-@app.command("build")
-def build_command(
-    spec: SpecArgument = "wordnet",
-    labels: LabelsOption = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The tree's JSON; else stdout")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What to call the tree.")] = None,
-    root: Annotated[
-        str | None, typer.Option(help="Start at this node: id, synset or name.")
-    ] = None,
-    cut_top: Annotated[
-        bool, typer.Option("--cut-top", help="Start at the deepest node above all labels.")
-    ] = False,
-    max_depth: Annotated[
-        int | None, typer.Option(min=1, help="Deepest leaf: a coarser WordNet tree.")
-    ] = None,
-    on_ambiguous: AmbiguousOption = OnAmbiguous.error,
-    on_unknown: UnknownOption = OnUnknown.error,
-) -> None:
-    """Grow a WordNet tree over labels, or turn any supported file into the canonical JSON.
-
-    \b
-    Examples:
-      robustzs hierarchy build --labels "cat,dog,oak" -o tree.json
-      robustzs hierarchy build taxonomy.csv -o tree.json
-    """  # noqa: D301
-    from robustzs.cli.render import open_output
-
-    tree = _grow_or_load(spec, labels, root, max_depth, on_ambiguous.value, on_unknown.value)
-    if cut_top:
-        tree = tree.cut_top()
-    if name is not None:
-        tree = replace(tree, name=name)
-    with open_output(output, sys.stdout) as stream:
-        stream.write(tree.to_json())
-    sys.stderr.write(terminal_safe(_summary(tree)) + "\n")
+app.command("build")(hierarchy_build.build)
 
 
 @app.command("show")
@@ -83,11 +42,11 @@ def show_command(
     on_unknown: UnknownOption = OnUnknown.error,
 ) -> None:
     """Print a tree, with the number of leaves below each node."""
-    tree = _grow_or_load(spec, labels, root, None, on_ambiguous.value, on_unknown.value)
+    tree = grow_or_load(spec, labels, root, None, on_ambiguous.value, on_unknown.value)
     if as_json:
         sys.stdout.write(tree.to_json())
         return
-    _say(_summary(tree))
+    _say(summary(tree))
     for index in range(len(tree)):
         depth = int(tree.depth[index])
         if depth > max_depth:
@@ -133,7 +92,7 @@ def validate_command(
                 {"file": name, "ok": True, "digest": tree.digest, "n_leaves": tree.n_leaves}
             )
             if not as_json:
-                _say(f"{name}: good. {_summary(tree)}")
+                _say(f"{name}: good. {summary(tree)}")
     if as_json:
         sys.stdout.write(json_safe(results, indent=2) + "\n")
     if not all(result["ok"] for result in results):
@@ -167,39 +126,3 @@ def compile_command(
     from robustzs.hierarchy.wordnet import compile_nouns
 
     _say(f"{output}: sha256 {compile_nouns(wordnet, output)}")
-
-
-def _grow_or_load(
-    spec: str,
-    labels: str | None,
-    root: str | None,
-    max_depth: int | None,
-    on_ambiguous: str,
-    on_unknown: str,
-) -> Hierarchy:
-    from robustzs.cli.labels import ask
-    from robustzs.hierarchy.load import load_hierarchy
-    from robustzs.hierarchy.tree import Hierarchy
-    from robustzs.labels.label_set import LabelSet
-
-    loaded = load_hierarchy(
-        spec,
-        None if labels is None else LabelSet.parse(labels),
-        on_ambiguous=on_ambiguous,  # type: ignore[arg-type]
-        on_unknown=on_unknown,  # type: ignore[arg-type]
-        choose=ask if on_ambiguous == "ask" else None,
-        root=root,
-        max_depth=max_depth,
-    )
-    for warning in loaded.warnings:
-        sys.stderr.write(terminal_safe(f"warning: {warning}") + "\n")
-    if not isinstance(loaded.hierarchy, Hierarchy):
-        raise UsageError(f"{spec!r} is a forest", hint="name one tree")
-    return loaded.hierarchy
-
-
-def _summary(tree: Hierarchy) -> str:
-    return (
-        f"{tree.name}: {len(tree)} nodes, {tree.n_leaves} leaves, depth {int(tree.depth.max())}, "
-        f"sha256:{tree.digest}"
-    )

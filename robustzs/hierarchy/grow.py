@@ -159,7 +159,7 @@ def grow_noun_tree(
     tree_parent = graph.tree_parents(chosen)
     rows = np.flatnonzero(chosen).tolist()
     nodes = [
-        _synset_node(index, row, None if row == root_row else index.wnid(tree_parent[row]))
+        synset_node(index, row, None if row == root_row else index.wnid(tree_parent[row]))
         for row in rows
     ]
     return Hierarchy.from_nodes(
@@ -230,7 +230,7 @@ class _Grower:
             branches = len(own) + len(below)
             too_deep = max_depth is not None and depth >= max_depth
             if is_root or (branches > 1 and not too_deep):
-                node = _synset_node(self.index, row, above)
+                node = synset_node(self.index, row, above)
                 if node.id in label_ids:
                     node = replace(node, id=f"{node.id}--any")
                 self._make(made, node, row)
@@ -274,7 +274,8 @@ def _check_below(
         )
 
 
-def _synset_node(index: NounIndex, row: int, above: str | None) -> Node:
+def synset_node(index: NounIndex, row: int, above: str | None) -> Node:
+    """An inner node that stands for a synset."""
     lemmas = index.lemmas(row)
     return Node(
         id=index.wnid(row),

@@ -1,10 +1,11 @@
-"""Trees made from trees: a branch, fewer leaves, a lower top."""
+"""Trees made from trees: a branch, fewer leaves, fewer inner nodes, a lower top."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robustzs.errors import LabelMismatchError
 from robustzs.hierarchy.tree import Hierarchy, Rank
@@ -33,14 +34,27 @@ def restrict(tree: Hierarchy, leaf_ids: Iterable[str], *, name: str | None = Non
     n_before = np.cumsum(n_before)
     alive = n_before[tree.node_end] > n_before[:-1]  # holds a wanted leaf
     n_children = np.bincount(tree.parent[1:][alive[1:]], minlength=len(tree))
-    keep = alive & (n_children != 1)
+    return _keep(tree, alive & (n_children != 1), name or tree.name)
+
+
+def keep_inner(tree: Hierarchy, inner: NDArray[np.bool_], *, name: str | None = None) -> Hierarchy:
+    """The tree with all its leaves, but only some of its inner nodes; the root stays.
+
+    Those that would have a single child give way to it. What is below a node that goes hangs from
+    the nearest one above that stays.
+
+    Args:
+        tree: The tree.
+        inner: Mask ``[n_nodes]`` of inner nodes to keep; leaves do not matter.
+        name: What people call the new tree.
+    """
+    leaf = np.zeros(len(tree), dtype=bool)
+    leaf[tree.leaf_nodes] = True
+    keep = inner | leaf
     keep[0] = True
-    new_index = np.cumsum(keep) - 1
-    above = [-1] * len(tree)  # nearest kept proper ancestor, as a new index
-    for i, parent in enumerate(tree.parent.tolist()[1:], start=1):
-        above[i] = int(new_index[parent]) if keep[parent] else above[parent]
-    nodes = np.flatnonzero(keep).tolist()
-    return _select(tree, nodes, [above[i] for i in nodes], name or tree.name)
+    nodes, above = _nearest_kept(tree, keep)
+    n_children = np.bincount(np.array(nodes)[above[1:]], minlength=len(tree))
+    return _keep(tree, keep & (n_children != 1), name or tree.name)
 
 
 def cut_top(tree: Hierarchy) -> Hierarchy:
@@ -49,6 +63,24 @@ def cut_top(tree: Hierarchy) -> Hierarchy:
     while len(tree.children(root)) == 1 and not tree.is_leaf(root + 1):
         root += 1
     return subtree(tree, root)
+
+
+def _keep(tree: Hierarchy, keep: NDArray[np.bool_], name: str) -> Hierarchy:
+    """The tree of some nodes and the root, each below the nearest one above it that stays."""
+    keep = keep.copy()
+    keep[0] = True
+    nodes, above = _nearest_kept(tree, keep)
+    return _select(tree, nodes, above, name)
+
+
+def _nearest_kept(tree: Hierarchy, keep: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """The kept nodes, and for each its nearest kept proper ancestor by place among them."""
+    new_index = np.cumsum(keep) - 1
+    above = [-1] * len(tree)
+    for i, parent in enumerate(tree.parent.tolist()[1:], start=1):
+        above[i] = int(new_index[parent]) if keep[parent] else above[parent]
+    nodes = np.flatnonzero(keep).tolist()
+    return nodes, [above[i] for i in nodes]
 
 
 def _select(tree: Hierarchy, nodes: Sequence[int], parent: Sequence[int], name: str) -> Hierarchy:
