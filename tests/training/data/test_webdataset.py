@@ -17,13 +17,16 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from robustzs_training.data.base import Chunked, SampleSource, Surveyed
+from robustzs_training.data.build import build_source
+from robustzs_training.data.loader import ExampleLoader
 from robustzs_training.data.shards.names import find_shards
 from robustzs_training.data.shards.source import ShardSource
 from robustzs_training.data.webdataset import open_webdataset
-from robustzs_training.recipe import DataPart
+from robustzs_training.recipe import AugmentPart, DataPart
 from torch.utils.data import DataLoader, Dataset
 
 from robustzs.errors import DataError, DatasetNotFoundError, ImageError, ShardError
+from tests.training.data.picture_folders import RULE
 from tests.training.data.shard_files import image_bytes, write_captioned, write_shard
 
 
@@ -364,6 +367,49 @@ def test_spawned_loader_processes_read_what_one_process_reads(tmp_path: Path) ->
         pixels, batch_size=None, num_workers=2, multiprocessing_context="spawn", shuffle=False
     )
     assert [tuple(each) for each in loader] == [pixels[i] for i in range(15)]
+
+
+def batches(source: SampleSource, *, n_workers: int = 0, skip: int = 0) -> list[Any]:
+    loader = ExampleLoader(
+        source,
+        batch_size=4,
+        augment=AugmentPart(crop="random-resized", flip=True),
+        image_size=(16, 16),
+        resize=RULE,
+        seed=3,
+        n_workers=n_workers,
+    )
+    return [
+        (batch.indices.tolist(), batch.keys, batch.captions, batch.pixels.sum().item())
+        for batch in loader.epoch(1, skip=skip)
+    ]
+
+
+def test_batches_are_the_same_for_any_number_of_processes_and_after_a_resume(
+    tmp_path: Path,
+) -> None:
+    folder = write_captioned(tmp_path / "shards", n_shards=4)
+    part = DataPart(source="webdataset", path=str(folder / "train-{0000..0003}.tar"))
+    source = build_source(part, cache=tmp_path / "cache")
+    here = batches(source)
+    assert len(here) == 5
+    assert sorted(index for indices, *_ in here for index in indices) == list(range(20))
+    assert batches(source, n_workers=2) == here
+    again = build_source(part, cache=tmp_path / "cache")
+    assert batches(again, n_workers=1, skip=2) == here[2:]
+
+
+def test_a_caption_table_goes_before_the_captions_in_the_shards(tmp_path: Path) -> None:
+    folder = write_captioned(tmp_path / "shards", n_shards=1, per_shard=2)
+    lines = [
+        json.dumps({"key": f"train-0000.tar/{i:05d}", "caption": f"told {i}"}) for i in range(2)
+    ]
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    part = DataPart(
+        source="webdataset", path=str(folder), captions=str(tmp_path / "captions.jsonl")
+    )
+    source = build_source(part, cache=tmp_path / "cache")
+    assert [source.read(i).caption for i in range(2)] == ["told 0", "told 1"]
 
 
 # Damage

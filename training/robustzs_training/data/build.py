@@ -66,7 +66,7 @@ def _check(part: DataPart) -> None:
         raise RecipeError(
             f"data.source {part.source!r} needs a path", hint="add data.path=/where/the/images/are"
         )
-    if by_name and not part.name:
+    if by_name and not part.name and not (part.source == "huggingface" and part.path):
         raise RecipeError(
             f"data.source {part.source!r} needs the name of a dataset", hint="add data.name=NAME"
         )

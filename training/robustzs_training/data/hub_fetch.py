@@ -18,7 +18,7 @@ from huggingface_hub import constants as hub_constants
 from robustzs.errors import DataError, DatasetNotFoundError
 from robustzs_training.recipe import DataPart
 
-_PART = r"[\w-][\w.-]*"
+_PART = r"\w[\w.-]*"
 _NAME = re.compile(
     rf"(?P<repo>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.+ -]+))?",
     re.ASCII,
@@ -79,9 +79,10 @@ def _wanted(part: DataPart) -> _Wanted:
                 "a huggingface source has a name or a path, not both",
                 hint="data.name=REPO:CONFIG for the Hub, data.path=DIR for a local folder",
             )
-        if not os.path.isdir(part.path):
+        folder = os.path.expanduser(part.path)
+        if not os.path.isdir(folder):
             raise DatasetNotFoundError(f"there is no folder {part.path!r}", hint="check the path")
-        return _Wanted(path=part.path, is_local=True)
+        return _Wanted(path=folder, is_local=True)
     match = _NAME.fullmatch(part.name or "")
     if match is None or match["repo"] in packaged_modules._PACKAGED_DATASETS_MODULES:
         raise DataError(

@@ -180,7 +180,7 @@ def open_torchvision(part: DataPart, *, cache: Path) -> TorchvisionSource:
             f"torchvision's {name} needs data.path: the folder that it calls root",
             hint=_how_to_get(name),
         )
-    root = Path(part.path)
+    root = Path(os.path.expanduser(part.path))
     if not root.is_dir():
         raise DatasetNotFoundError(f"there is no folder {part.path!r}", hint=_how_to_get(name))
     if issubclass(kind, torchvision_datasets.MNIST):

@@ -60,6 +60,8 @@ def find_shards(path: str, *, split: str = "train") -> tuple[ShardName, ...]:
     """
     if "\0" in path or not path.strip():
         raise ShardError(f"{path!r} names no shards", hint="give DIR/train-{0000..0009}.tar")
+    if _SCHEME.match(path) is None:
+        path = os.path.expanduser(path)
     if os.path.isdir(path):
         places = _in_folder(Path(path), split)
     elif os.path.exists(path):

@@ -1,0 +1,478 @@
+from __future__ import annotations
+
+import gzip
+import importlib
+import inspect
+import io
+import json
+import multiprocessing
+import pickle
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torchvision.datasets
+from huggingface_hub import constants as hub_constants
+from PIL import Image
+from robustzs_training.data.base import SampleSource, Surveyed
+from robustzs_training.data.named import (
+    HuggingFaceSource,
+    TorchvisionSource,
+    open_huggingface,
+    open_torchvision,
+)
+from robustzs_training.data.shards.classes import class_labels
+from robustzs_training.data.torchvision_source import unpickles
+from robustzs_training.recipe import DataPart
+from torch.utils.data import DataLoader, Dataset
+
+from robustzs.errors import DataError, DatasetNotFoundError, ImageError
+from robustzs.labels import LabelSet
+from tests.training.data.shard_files import image_bytes
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    datasets.disable_progress_bars()
+
+
+def open_vision(name: str | None, path: Path | None, cache: Path, **more: Any) -> TorchvisionSource:
+    where = None if path is None else str(path)
+    return open_torchvision(
+        DataPart(source="torchvision", name=name, path=where, **more), cache=cache
+    )
+
+
+def open_hub(cache: Path, **more: Any) -> HuggingFaceSource:
+    return open_huggingface(DataPart(source="huggingface", **more), cache=cache)
+
+
+class Pixels(Dataset):  # type: ignore[type-arg]
+    def __init__(self, source: SampleSource) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[str, int | None, int]:
+        sample = self.source.read(index)
+        return sample.key, sample.label, int(np.asarray(sample.image).sum())
+
+
+def check_loader_process(source: SampleSource) -> None:
+    """A loader process reads what this process reads."""
+    pixels = Pixels(pickle.loads(pickle.dumps(source)))
+    loader = DataLoader(
+        pixels,
+        batch_size=None,
+        num_workers=1,
+        multiprocessing_context=multiprocessing.get_context("fork"),
+    )
+    here = [Pixels(source)[i] for i in range(len(source))]
+    assert [tuple(each) for each in loader] == here
+
+
+# torchvision
+
+
+def write_idx(folder: Path, n: int = 6, *, packed: bool = True) -> np.ndarray:
+    """Fashion-MNIST's four files with ``n`` pictures each; returns those of the test part."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        pictures = rng.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+        labels = (np.arange(n, dtype=np.uint8) * 3) % 10
+        files = {
+            f"{part}-images-idx3-ubyte": struct.pack(">4i", 2051, n, 28, 28) + pictures.tobytes(),
+            f"{part}-labels-idx1-ubyte": struct.pack(">2i", 2049, n) + labels.tobytes(),
+        }
+        for name, data in files.items():
+            path = folder / (name + ".gz" if packed else name)
+            path.write_bytes(gzip.compress(data) if packed else data)
+    return pictures
+
+
+@pytest.mark.parametrize("layout", ["as Debian has it", "as torchvision has it"])
+def test_fashion_mnist_from_its_files(tmp_path: Path, layout: str) -> None:
+    packed = layout == "as Debian has it"
+    folder = tmp_path / "set" if packed else tmp_path / "set" / "FashionMNIST" / "raw"
+    pictures = write_idx(folder, packed=packed)
+    before = sorted((tmp_path / "set").rglob("*"))
+    source = open_vision("FashionMNIST", tmp_path / "set", tmp_path / "cache", split="test")
+    assert sorted((tmp_path / "set").rglob("*")) == before  # Debian's folder is not ours to write
+    assert source.labels.names[:2] == ("T-shirt/top", "Trouser")
+    assert source.label_of.tolist() == [0, 3, 6, 9, 2, 5]
+    sample = source.read(4)
+    assert (sample.key, sample.label, sample.caption) == ("FashionMNIST/test/000004", 2, None)
+    assert source.caption_of(4) is None
+    assert sample.image.mode == "RGB"
+    assert np.array_equal(np.asarray(sample.image)[..., 1], pictures[4])
+    train = open_vision("FashionMNIST", tmp_path / "set", tmp_path / "cache")
+    assert train.digest != source.digest
+    check_loader_process(source)
+
+
+@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="needs dataset-fashion-mnist")
+def test_fashion_mnist_as_debian_ships_it(tmp_path: Path) -> None:
+    source = open_vision("FashionMNIST", DEBIAN_FASHION_MNIST, tmp_path, split="test")
+    assert len(source) == 10_000
+    assert np.bincount(source.label_of.numpy()).tolist() == [1000] * 10
+    assert source.read(9_999).image.size == (28, 28)
+    with pytest.raises(IndexError):
+        source.read(10_000)
+
+
+def test_files_are_decoded_by_our_decoder_in_an_order_of_names(tmp_path: Path) -> None:
+    root = tmp_path / "food-101"
+    names = ["apple_pie/2", "apple_pie/1", "ice_cream/3", "ice_cream/9"]
+    for number, name in enumerate(names):
+        path = root / "images" / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image_bytes(number, "JPEG"))
+    (root / "images" / "ice_cream" / "9.jpg").write_bytes(b"%PDF-1.4")
+    (root / "meta").mkdir()
+    classes = {
+        kind: [n for n in names if n.startswith(kind)] for kind in ("apple_pie", "ice_cream")
+    }
+    (root / "meta" / "train.json").write_text(json.dumps(classes))
+    source = open_vision("Food101", tmp_path, tmp_path / "cache")
+    assert source.labels.names == ("apple pie", "ice cream")
+    assert [source.key_of(i) for i in range(4)] == [
+        f"food-101/images/{name}.jpg" for name in sorted(names)
+    ]
+    assert source.label_of.tolist() == [0, 0, 1, 1]
+    expected = Image.open(io.BytesIO(image_bytes(1, "JPEG")))
+    assert np.array_equal(np.asarray(source.read(0).image), np.asarray(expected))
+    with pytest.raises(ImageError, match="PDF"):
+        source.read(3)
+    digest = source.digest
+    assert open_vision("Food101", tmp_path, tmp_path / "cache").digest == digest
+    (root / "images" / "apple_pie" / "1.jpg").write_bytes(image_bytes(8, "JPEG", (40, 40)))
+    assert open_vision("Food101", tmp_path, tmp_path / "cache").digest != digest
+
+
+def test_imagenette_gets_its_wnids(tmp_path: Path) -> None:
+    for wnid in ("n01440764", "n03888257"):
+        folder = tmp_path / "imagenette2" / "val" / wnid
+        folder.mkdir(parents=True)
+        (folder / "x.jpeg").write_bytes(image_bytes(1, "JPEG"))
+    source = open_vision("Imagenette", tmp_path, tmp_path / "cache", split="val")
+    assert source.labels.ids == ("n01440764", "n03888257")
+    assert source.read(1).key == "imagenette2/val/n03888257/x.jpeg"
+
+
+def test_image_folder_and_its_split(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "set" / "train" / kind).mkdir(parents=True)
+        (tmp_path / "set" / "train" / kind / "1.png").write_bytes(image_bytes(1))
+    source = open_vision("ImageFolder", tmp_path / "set", tmp_path / "cache")
+    assert source.labels.names == ("cat", "dog")
+    assert source.read(1).key == "dog/1.png"
+
+
+def test_a_dataset_that_unpickles_is_never_opened(tmp_path: Path) -> None:
+    for name in ("CIFAR10", "CIFAR100", "LSUN", "LSUNClass"):
+        with pytest.raises(DataError, match=rf"{name} unpickles.*huggingface") as caught:
+            open_vision(name, tmp_path, tmp_path / "cache")
+        assert not isinstance(caught.value, DatasetNotFoundError)
+
+
+def test_every_module_of_torchvision_that_unpickles_is_known() -> None:
+    """From the source that is installed, so that a new torchvision cannot bring one unseen."""
+    for name in torchvision.datasets.__all__:
+        kind = getattr(torchvision.datasets, name)
+        if not inspect.isclass(kind):
+            continue
+        sources = [
+            inspect.getsource(importlib.import_module(base.__module__))
+            for base in kind.__mro__
+            if base.__module__.startswith("torchvision.")
+        ]
+        does = any(
+            "pickle.load" in text or "allow_pickle=True" in text or "weights_only=False" in text
+            for text in sources
+        )
+        assert unpickles(kind) == does, name
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        (None, DatasetNotFoundError, "no dataset ''"),
+        ("food101", DatasetNotFoundError, "did you mean Food101"),
+        ("__builtins__", DatasetNotFoundError, "no dataset"),
+        ("wrap_dataset_for_transforms_v2", DatasetNotFoundError, "no dataset"),
+        ("ImageNet", DataError, "data.source=wnid-folder"),
+        ("CocoCaptions", DataError, "annFile"),
+        ("FakeData", DataError, "cannot be made from a folder"),
+        ("Food101", DatasetNotFoundError, r"finds no Food101 .*download=True"),
+        ("FashionMNIST", DatasetNotFoundError, r"finds no FashionMNIST .*download=True"),
+        ("EMNIST", DataError, "Unknown value 'train' for argument split"),
+    ],
+)
+def test_torchvision_refusals(
+    tmp_path: Path, name: str | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_vision(name, tmp_path, tmp_path / "cache")
+
+
+def test_torchvision_needs_a_folder_and_a_split_that_is_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs data\.path"):
+        open_vision("Food101", None, tmp_path)
+    with pytest.raises(DatasetNotFoundError, match="there is no folder"):
+        open_vision("Food101", tmp_path / "nowhere", tmp_path)
+    write_idx(tmp_path / "set")
+    with pytest.raises(DataError, match="no split 'extra'"):
+        open_vision("FashionMNIST", tmp_path / "set", tmp_path / "cache", split="extra")
+
+
+def test_damaged_gzip_is_told(tmp_path: Path) -> None:
+    write_idx(tmp_path / "set")
+    path = tmp_path / "set" / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:100])
+    for _ in range(2):  # nothing half-unpacked is left to be found the second time
+        with pytest.raises(DataError, match="cannot be unpacked"):
+            open_vision("FashionMNIST", tmp_path / "set", tmp_path / "cache")
+
+
+# Hugging Face
+
+
+def write_parquet(folder: Path, n: int = 6, **columns: Any) -> Path:
+    """As the Hub has them: written by the ``datasets`` package."""
+    folder.mkdir(parents=True, exist_ok=True)
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=["golden_retriever", "tabby"]),
+            "caption": datasets.Value("string"),
+        }
+    )
+    rows = {
+        "image": [{"bytes": image_bytes(i), "path": None} for i in range(n)],
+        "label": [i % 2 for i in range(n)],
+        "caption": [f"picture {i}" for i in range(n)],
+        **columns,
+    }
+    table = datasets.Dataset.from_dict(rows, features=features)
+    table.to_parquet(str(folder / "train-00000-of-00001.parquet"))
+    return folder
+
+
+def test_a_folder_of_parquet(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set")
+    source = open_hub(tmp_path / "cache", path=str(folder))
+    assert len(source) == 6
+    assert source.labels is not None
+    assert source.labels.names == ("golden retriever", "tabby")
+    assert source.label_of is not None
+    assert source.label_of.tolist() == [0, 1] * 3
+    sample = source.read(3)
+    assert (sample.key, sample.label, sample.caption) == ("set/train/00000003", 1, "picture 3")
+    assert sample.key == source.key_of(3)
+    assert source.caption_of(3) == "picture 3"
+    expected = np.asarray(Image.open(io.BytesIO(image_bytes(3))))
+    assert np.array_equal(np.asarray(sample.image), expected)
+    assert isinstance(source, Surveyed)
+    assert [(f.kind, f.count) for f in source.findings] == [
+        ("missing-label", 0),
+        ("missing-caption", 0),
+    ]
+    check_loader_process(source)
+
+
+def test_images_are_decoded_by_our_decoder_one_by_one(tmp_path: Path) -> None:
+    images = [
+        {"bytes": image_bytes(0), "path": None},
+        {"bytes": b"GIF89a broken", "path": None},
+        None,
+        {"bytes": image_bytes(1)[:80], "path": None},
+    ]
+    more = {"label": [0, 1, 0, 1], "caption": ["a", "b", "c", "d"]}
+    folder = write_parquet(tmp_path / "set", image=images, **more)
+    source = open_hub(tmp_path / "cache", path=str(folder))
+    assert source.read(0).caption == "a"
+    for index in (1, 2, 3):
+        with pytest.raises(ImageError):
+            source.read(index)
+    with pytest.raises(IndexError):
+        source.read(4)
+
+
+def test_a_table_does_not_choose_which_files_are_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(image_bytes(7))
+    column = pa.array([{"bytes": None, "path": str(secret)}, {"bytes": image_bytes(1), "path": ""}])
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table({"image": column}), tmp_path / "set" / "train.parquet")
+    source = open_hub(tmp_path / "cache", path=str(tmp_path / "set"))
+    with pytest.raises(ImageError, match=r"only the path .* which is not followed"):
+        source.read(0)
+    assert source.read(1).image.size == (24, 16)
+
+
+@pytest.mark.parametrize("name", ["image", "jpg"])
+def test_plain_parquet_with_bytes_and_names(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set").mkdir()
+    table = pa.table(
+        {
+            name: pa.array([image_bytes(i) for i in range(4)], pa.binary()),
+            "label": ["tabby", "dog", "tabby", None],
+            "text": [["", "first", "second"], [], None, ["last"]],
+            "thumbnail": pa.array([b"x"] * 4, pa.binary()),
+        }
+    )
+    pq.write_table(table, tmp_path / "set" / "train.parquet")
+    source = open_hub(tmp_path / "cache", path=str(tmp_path / "set"))
+    assert source.labels is not None
+    assert source.labels.names == ("dog", "tabby")
+    assert [source.read(i).label for i in range(len(source))] == [1, 0, 1]
+    assert [source.caption_of(i) for i in range(3)] == ["first", None, None]
+    missing, captions = source.findings
+    assert (missing.kind, missing.count, missing.total) == ("missing-label", 1, 4)
+    assert missing.first == ("set/train/00000003",)
+    assert (captions.kind, captions.count) == ("missing-caption", 2)
+
+
+def test_unlabelled_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set", label=[0, -1, 1, None, 1, 0])
+    source = open_hub(tmp_path / "cache", path=str(folder))
+    assert [source.read(i).key[-1] for i in range(len(source))] == ["0", "2", "4", "5"]
+    assert source.label_of is not None
+    assert source.label_of.tolist() == [0, 1, 1, 0]
+    assert source.findings[0].count == 2
+    nothing = write_parquet(tmp_path / "none", label=[-1] * 6)
+    assert open_hub(tmp_path / "cache", path=str(nothing)).labels is None
+
+
+def test_image_folder_of_the_package(tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "set" / "train" / kind).mkdir(parents=True)
+        for i in range(2):
+            (tmp_path / "set" / "train" / kind / f"{i}.png").write_bytes(image_bytes(i))
+    source = open_hub(tmp_path / "cache", path=str(tmp_path / "set"))
+    assert source.labels is not None
+    assert source.labels.names == ("cat", "dog")
+    assert source.read(2).key == "train/dog/0.png"
+    assert len(source.digest) == 64
+    check_loader_process(source)
+    elsewhere = tmp_path / "moved"
+    (tmp_path / "set").rename(elsewhere)
+    assert open_hub(tmp_path / "cache", path=str(elsewhere)).digest == source.digest
+
+
+def test_the_digest_follows_captions_and_images(tmp_path: Path) -> None:
+    first = open_hub(tmp_path / "cache", path=str(write_parquet(tmp_path / "a" / "set"))).digest
+    again = open_hub(tmp_path / "cache2", path=str(write_parquet(tmp_path / "b" / "set"))).digest
+    assert first == again
+    captions = [f"picture {i}" for i in range(5)] + ["changed"]
+    other = write_parquet(tmp_path / "c" / "set", caption=captions)
+    assert open_hub(tmp_path / "cache", path=str(other)).digest != first
+
+
+def test_a_loading_script_is_refused(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "evil")
+    touched = tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(touched)!r}, 'w')\n")
+    with pytest.raises(DataError, match="needs a loading script"):
+        open_hub(tmp_path / "cache", path=str(folder))
+    assert not touched.exists()
+
+
+def test_other_formats_name_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "train.csv").write_text("image,label\na.png,1\n")
+    with pytest.raises(DataError, match="'csv'; robustzs takes parquet"):
+        open_hub(tmp_path / "cache", path=str(tmp_path / "csv"))
+    (tmp_path / "tar").mkdir()
+    (tmp_path / "tar" / "train.tar").write_bytes(b"\0" * 10240)
+    with pytest.raises(DataError, match=r"data\.source=webdataset"):
+        open_hub(tmp_path / "cache", path=str(tmp_path / "tar"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError):
+        open_hub(tmp_path / "cache", path=str(tmp_path / "empty"))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "train.parquet").write_bytes(b"PAR1 this is not PAR1")
+    with pytest.raises(DataError, match="cannot be read"):
+        open_hub(tmp_path / "cache", path=str(tmp_path / "bad"))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"text": ["a"]}, "no column that is clearly the image; it has text"),
+        ({"image": [b"x"], "label": [3]}, "nothing says what the classes are called"),
+    ],
+)
+def test_tables_without_what_is_needed(
+    tmp_path: Path, table: dict[str, list[Any]], message: str
+) -> None:
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.table(table), tmp_path / "set" / "train.parquet")
+    with pytest.raises(DataError, match=message):
+        open_hub(tmp_path / "cache", path=str(tmp_path / "set"))
+
+
+def test_an_unknown_split_lists_those_there_are(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "set")
+    with pytest.raises(DatasetNotFoundError, match=r"no split 'test' \(data.split is one of train"):
+        open_hub(tmp_path / "cache", path=str(folder), split="test")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "parquet", "pandas", "webdataset", "../x", "a/b/c", "https://x/y", "-x", "a b"]
+)
+def test_what_is_no_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="is not the name of a Hugging Face dataset"):
+        open_hub(tmp_path, name=name)
+
+
+def test_a_name_and_a_path_are_not_both_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_parquet(tmp_path / "owner" / "set")
+    with pytest.raises(DataError, match="not both"):
+        open_hub(tmp_path, path=str(folder), name="owner/set")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"write data\.path=owner/set"):
+        open_hub(tmp_path, name="owner/set")
+    with pytest.raises(DatasetNotFoundError, match="there is no folder"):
+        open_hub(tmp_path, path="owner/other")
+
+
+def test_a_hub_out_of_reach_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr(hub_constants, "ENDPOINT", "https://127.0.0.1:9")  # nobody listens there
+    before = datasets.config.HF_HUB_OFFLINE
+    start = time.monotonic()
+    with pytest.raises(DatasetNotFoundError, match=r"cannot be reached.*data\.path=DIR"):
+        open_hub(tmp_path, name="nobody/nothing:default")
+    assert time.monotonic() - start < 15  # the package alone takes 23 seconds
+    assert before == datasets.config.HF_HUB_OFFLINE
+
+
+# Names of classes
+
+
+def test_the_thousand_classes_of_imagenet_are_recognised() -> None:
+    labels = LabelSet.imagenet1k()
+    # As Hugging Face lists them: WordNet's lemmas, two of them "crane".
+    listed = [", ".join([label.name, *label.aliases]) for label in labels]
+    listed[134] = listed[517] = "crane"
+    assert class_labels(listed, "it").ids == labels.ids
+    with pytest.raises(DataError, match="the classes of it cannot be used"):
+        class_labels(["crane"] * 2, "it")
+    assert class_labels(["ice_cream", "crane.n.05"], "it").names[0] == "ice cream"
