@@ -1,7 +1,7 @@
 """Runs of seconds: a tiny model, examples in memory, recipes with few steps.
 
 ``python -m tests.training.loop.small_runs OUTPUT NAME [JSON]`` is one run in a process of its own:
-``NAME`` is an objective, the JSON overrides the recipe and this module's options.
+``NAME`` is an objective (several with commas: a folder for each), the JSON overrides the recipe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from robustzs_training.data.base import Examples
-from robustzs_training.loop import Trainer
+from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.objectives import Batch, Fare, Objective
 from robustzs_training.processes import rank, world_size
 from robustzs_training.recipe import Recipe
@@ -159,29 +159,35 @@ def metrics(output: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """One run; says ``step N`` on stdout for whoever waits for it."""
-    output, name = Path(sys.argv[1]), sys.argv[2]
+    """One run, or one after another; says how each ended on stdout."""
+    output, names = Path(sys.argv[1]), sys.argv[2].split(",")
     given = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
-    options = given.pop("options", {})
     torch.set_num_threads(1)
-    recipe = make_recipe(**given)
+    for name in names:
+        result = run_one(output if len(names) == 1 else output / name, name, given, progress=True)
+        if rank() == 0:
+            json.dump({"steps": result.steps, "interrupted": result.interrupted}, sys.stdout)
+            sys.stdout.flush()
+    if world_size() > 1:
+        torch.distributed.destroy_process_group()
+
+
+def run_one(
+    output: Path, name: str, given: Mapping[str, Any], *, progress: bool = False
+) -> RunResult:
+    """Train an objective by name; ``options`` of ``given`` are not the recipe's."""
+    options = given.get("options", {})
+    recipe = make_recipe(**{key: value for key, value in given.items() if key != "options"})
     objective = make_objective(name)
     if options.get("double"):
         objective.double()
-    size = 32 if name == "fare-cnn" else 16
     loader = MemoryLoader(
         recipe.run.batch_size,
-        size=size,
+        size=32 if name == "fare-cnn" else 16,
         pause=options.get("pause", 0.0),
         stop_at=options.get("stop_at"),
     )
-    trainer = make_trainer(output, recipe, objective=objective, loader=loader, progress=True)
-    result = trainer.run()
-    if rank() == 0:
-        json.dump({"steps": result.steps, "interrupted": result.interrupted}, sys.stdout)
-        sys.stdout.flush()
-    if world_size() > 1:
-        torch.distributed.destroy_process_group()
+    return make_trainer(output, recipe, objective=objective, loader=loader, progress=progress).run()
 
 
 if __name__ == "__main__":
