@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -88,19 +90,26 @@ def assert_same(ours: Sequence[Examples], theirs: Sequence[Examples]) -> None:
         assert torch.equal(a.labels, b.labels)
 
 
-def children() -> set[int]:
-    """Loader processes: children of the fork server, which is a child of this process."""
-    found = set()
+def fork_servers_and_workers() -> dict[int, int]:
+    """Living processes of loaders, of anybody, and the parent of each."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 line = (entry / "cmdline").read_bytes()
-                status = (entry / "stat").read_text().rpartition(")")[2].split()
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             except OSError:
                 continue
-            if status[0] != "Z" and b"forkserver" in line:
-                found.add(int(entry.name))
+            if state != "Z" and b"forkserver" in line:
+                found[int(entry.name)] = int(parent)
     return found
+
+
+def children() -> set[int]:
+    """Our fork server, and the loader processes, which are its children."""
+    parents = fork_servers_and_workers()
+    servers = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    return servers | {pid for pid, parent in parents.items() if parent in servers}
 
 
 def wait_until_gone(before: set[int]) -> None:
@@ -283,6 +292,47 @@ def test_a_loader_process_that_dies_is_told(source: FolderSource) -> None:
     os.kill(newest, signal.SIGKILL)
     with pytest.raises(DataError, match="a loader process died"):
         list(batches)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from robustzs_training.data.folders import open_folder
+from tests.training.data.test_data_loader import children, make
+
+def main():
+    before = children()
+    batches = make(open_folder(Path(sys.argv[1])), batch_size=2, n_workers=2).epoch(0)
+    next(batches)
+    print(*(children() - before), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_no_process_outlives_a_run_that_is_killed(folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+    ended = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    started = {int(pid) for pid in ended.stdout.split()}
+    assert len(started) >= 3  # the server and two loader processes
+    for _ in range(200):
+        if not started & fork_servers_and_workers().keys():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"processes {started & fork_servers_and_workers().keys()} are still there")
 
 
 class _Lost(FolderSource):

@@ -12,8 +12,11 @@ import functools
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.process
+import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from types import TracebackType
@@ -307,6 +310,19 @@ def _context() -> multiprocessing.context.BaseContext:
 def _begin_worker(worker: int) -> None:
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this process when the one that asked for it is gone, be it by SIGKILL.
+
+    torch watches the parent by its process id, which here is that of the fork server; and the
+    server lives as long as the loader processes do.
+    """
+    parent.join()
+    os._exit(1)
 
 
 def _unchanged(item: _T) -> _T:
