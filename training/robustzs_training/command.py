@@ -22,7 +22,7 @@ from robustzs.bundle.store import Bundle
 from robustzs.errors import RobustZSError, TrainingStateError, UsageError
 from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
 from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, write_bundle
-from robustzs_training.gain import NOT_MEASURED, measure_gain
+from robustzs_training.gain import NOT_MEASURED, check_measurable, measure_gain
 from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.loop.machine import make_accelerator
 from robustzs_training.recipe import Recipe
@@ -105,6 +105,9 @@ def run_train(request: TrainRequest, *, say: Say, progress: Progress) -> TrainOu
         shop = assemble(recipe, place, clock=clock, report=report if place.is_main else None)
     for note in shop.notes:
         tell(note)
+    if place.is_main:
+        for note in check_measurable(shop):
+            tell(note)
     trainer = Trainer(
         shop.objective,
         shop.loader,

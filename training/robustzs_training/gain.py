@@ -14,11 +14,12 @@ from robustzs.settings import cache_dir
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.assemble import Workshop
 from robustzs_training.evaluation.apgd import LogitsOf
-from robustzs_training.evaluation.heldout import heldout_of
+from robustzs_training.evaluation.heldout import HeldOut, heldout_of
 from robustzs_training.evaluation.robustness import Head, compare, measure
 from robustzs_training.factory import Tokenize, adapter_of, device_of, load_model, tokenizer_for
 from robustzs_training.finish import geometry_of, templates_of
 from robustzs_training.geometry import distance, exp_0
+from robustzs_training.recipe import EvaluatePart
 
 NOT_MEASURED: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
 
@@ -41,14 +42,8 @@ def measure_gain(
     part = recipe.evaluate
     if part is None:
         return dict(NOT_MEASURED)
-    heldout = heldout_of(
-        part, recipe.data, source.preprocess, cache=cache_dir() / "data", seed=recipe.run.seed
-    )
+    heldout = _held_out(shop, part)
     if heldout is None:
-        say(
-            "nothing was measured: no pictures are held out; name a labelled folder that was not "
-            "trained on by --set evaluate.path=FOLDER"
-        )
         return dict(NOT_MEASURED)
     say(f"measuring on {len(heldout)} pictures, {part.n_steps} iterations of APGD-CE, twice")
     tokenizer, templates = tokenizer_for(source), get_templates(templates_of(recipe, source))
@@ -73,6 +68,30 @@ def measure_gain(
         )
     ]
     return compare(found[0], found[1])
+
+
+def check_measurable(shop: Workshop) -> tuple[str, ...]:
+    """Find out before a run whether it can be measured after it; what people should be told.
+
+    Raises:
+        RobustZSError: The pictures are not there, or have no classes.
+    """
+    part = shop.recipe.evaluate
+    if part is None:
+        return ()
+    if _held_out(shop, part.model_copy(update={"n_images": 1})) is not None:
+        return ()
+    return (
+        "nothing will be measured: no pictures are held out; name a labelled folder that is not "
+        "trained on by --set evaluate.path=FOLDER",
+    )
+
+
+def _held_out(shop: Workshop, part: EvaluatePart) -> HeldOut | None:
+    recipe = shop.recipe
+    return heldout_of(
+        part, recipe.data, shop.source.preprocess, cache=cache_dir() / "data", seed=recipe.run.seed
+    )
 
 
 def _head(geometry: Geometry | None) -> Head | None:

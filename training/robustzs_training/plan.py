@@ -16,8 +16,9 @@ from robustzs.errors import ImageError, PreflightError
 from robustzs.threat import format_size
 from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
 from robustzs_training.caption_features import distinct_captions
-from robustzs_training.data.base import Examples, SampleSource
+from robustzs_training.data.base import Examples, Keyed, SampleSource
 from robustzs_training.finish import RUN_FOLDER
+from robustzs_training.gain import check_measurable
 from robustzs_training.loop.machine import lay_out
 from robustzs_training.loop.preflight import PreflightReport, gib, image_size_of, preflight
 from robustzs_training.loop.step import as_pixels
@@ -62,7 +63,8 @@ def make_plan(request: TrainRequest, *, say: Say) -> Plan:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clock = Clock()
     shop = assemble(recipe, Place(device=device), clock=clock, keep_captions=False)
-    for note in shop.notes:
+    notes = [*shop.notes, *check_measurable(shop)]
+    for note in notes:
         say(note)
     data = data_report(shop.data)
     size = image_size_of(shop.objective, recipe)
@@ -109,7 +111,8 @@ def data_report(data: SampleSource) -> dict[str, Any]:
         try:
             data.read(index)
         except ImageError as error:
-            broken.append({"index": str(index), "reason": str(error)})
+            key = data.key_of(index) if isinstance(data, Keyed) else f"example {index}"
+            broken.append({"key": key, "reason": error.message})
     return {
         "n": n,
         "n_classes": None if data.labels is None else len(data.labels),
@@ -218,7 +221,7 @@ def _lines(
     lines = [
         ("recipe", f"{recipe.name}: {recipe.summary}".rstrip(": ")),
         ("data", _data_line(data)),
-        *[("  broken", f"{each['reason']}") for each in data["first_broken"]],
+        *[("  broken", f"{each['key']}: {each['reason']}") for each in data["first_broken"]],
     ]
     if recipe.objective.name in CAPTIONED:
         lines.append(

@@ -63,10 +63,9 @@ class TrainRequest:
         ):
             if value is not None:
                 changes[key] = value
-        if not self.evaluate:
-            changes["evaluate"] = None
         texts = [f"{key}={json.dumps(value)}" for key, value in changes.items()]
-        return load_recipe(self.recipe, [*texts, *self.changes])
+        last = [] if self.evaluate else ["evaluate=null"]
+        return load_recipe(self.recipe, [*texts, *self.changes, *last])
 
 
 def _data_changes(recipe: Recipe, data: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from robustzs.cards.rows import MeasuredRow, measured_rows
 from robustzs_training.export.parity import BATCHES, MIN_VARIANT_COSINE, TOLERANCE
 
 
@@ -55,12 +56,12 @@ def _checks(text_encoders: Mapping[str, str]) -> str:
 
 
 def _measured(card: Mapping[str, Any]) -> list[str]:
-    results = card.get("results")
+    results = measured_rows(card)
     if not results:
         return ["Nothing here says how accurate or how robust the model is: it was not measured."]
     rows = [
-        f"| {_cell(row['measure'])} | {row['value']:.3f} | "
-        f"{'' if row.get('chance') is None else format(row['chance'], '.3f')} | {row['n']} |"
+        f"| {_cell(row.measure)} | {_value(row)} | "
+        f"{'' if row.chance is None else format(row.chance, '.3f')} | {row.n} |"
         for row in results
     ]
     lines = ["| measure | value | chance | n |", "|---|---|---|---|", *rows]
@@ -70,6 +71,12 @@ def _measured(card: Mapping[str, Any]) -> list[str]:
     if card.get("protocol"):
         text.append("\n".join(f"- {sentence}" for sentence in card["protocol"]))
     return [*text, "All of it, with grids and settings, stands in `card.json`."]
+
+
+def _value(row: MeasuredRow) -> str:
+    if row.low is None or row.high is None:
+        return f"{row.value:.3f}"
+    return f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
 
 
 def _training(training: Mapping[str, Any]) -> list[str]:
@@ -112,7 +119,7 @@ def _hardened(training: Mapping[str, Any]) -> list[str]:
         f"{protocol['n']} pictures: {protocol['pictures']}.",
         f"{protocol['attack']}; {protocol['norm']} eps {protocol['eps']}, {protocol['n_steps']} "
         f"iterations, {protocol['precision']}; perturbed: {protocol['perturbed']}.",
-        "A stronger attack finds less robust accuracy, never more.",
+        "Another attack may find less robust accuracy.",
     ]
     listed = "\n".join(f"- {_cell(sentence)}" for sentence in sentences)
     return ["\n".join(rows), listed, "All of it stands in `bundle.json` under `training`."]

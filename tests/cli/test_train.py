@@ -1,0 +1,49 @@
+"""What `robustzs train` says before anything heavy is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import Run
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+from robustzs.cli.main import main
+main(["train", "--recipe", "quickstart", "--output", "out"])
+"""
+
+
+def test_help_leads_from_the_first_run_to_many_gpus(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    result = run(["train", "--help"])
+    assert result.code == 0
+    steps = (
+        "--recipe quickstart --output hardened",
+        "--data photos/ -o mine --dry-run",
+        "train --list",
+        "--set threat.eps=2/255",
+        "caption photos/",
+        "torchrun --nproc-per-node 8 -m robustzs train",
+    )
+    places = [result.out.find(step) for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_without_torch_the_extra_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'pip install "robustzs[train]"' in done.stderr
+    assert "Traceback" not in done.stderr
