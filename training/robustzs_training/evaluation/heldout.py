@@ -1,0 +1,148 @@
+"""Labelled pictures that a model is measured on before and after training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustzs.errors import DataError, ImageError
+from robustzs.images.config import PreprocessConfig
+from robustzs.images.preprocess import preprocess
+from robustzs.labels import LabelSet
+from robustzs_training.data.base import SampleSource
+from robustzs_training.recipe import DataPart, EvaluatePart
+
+_MAX_UNREADABLE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Pictures as a model sees them, and what is right for each.
+
+    Attributes:
+        keys: Names of the pictures.
+        pixels: float32 ``[n, 3, H, W]`` in [0, 1].
+        labels: int64 ``[n]``, places in ``classes``.
+        classes: What to choose from.
+        source: Where the pictures come from, and what is known about their part in training.
+        digest: Sha256 over names, classes and pixels, in hex.
+    """
+
+    keys: tuple[str, ...]
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    classes: LabelSet
+    source: str
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def heldout_of(
+    part: EvaluatePart, data: DataPart, config: PreprocessConfig, *, cache: Path, seed: int = 0
+) -> HeldOut | None:
+    """The pictures that a recipe measures on.
+
+    A labelled folder named in ``evaluate.path``; else what the data itself holds out; else none.
+
+    Args:
+        part: What the recipe says about measuring.
+        data: What it trains on.
+        config: How an image becomes pixels of the model that is measured.
+        cache: Where generated pictures are kept.
+        seed: Of the subset, where ``n_images`` asks for one.
+
+    Raises:
+        DatasetNotFoundError: No such folder.
+        DataError: The folder has no classes, or pictures cannot be read.
+    """
+    if part.path is not None:
+        from robustzs_training.data.folders import open_folder
+
+        folder = Path(part.path).expanduser()
+        source: SampleSource = open_folder(folder, split="val")
+        text = f"{folder}: whether it was trained on is for its owner to know"
+    elif data.source == "openmoji":
+        from robustzs_training.data.openmoji import open_held_out
+
+        source = open_held_out(cache=cache)
+        text = (
+            "OpenMoji drawings on generated textures and crops of scikit-learn's photographs; "
+            "one picture of each concept, none of these concepts trained on"
+        )
+    else:
+        return None
+    return read_pictures(source, config, text=text, n_images=part.n_images, seed=seed)
+
+
+def read_pictures(
+    source: SampleSource,
+    config: PreprocessConfig,
+    *,
+    text: str,
+    n_images: int | None = None,
+    seed: int = 0,
+) -> HeldOut:
+    """Read all pictures of a source, or a seeded subset, as a model sees them.
+
+    Args:
+        source: With classes.
+        config: How an image becomes pixels.
+        text: What the protocol says about the pictures.
+        n_images: Size of the subset; ``None`` for all.
+        seed: Of the subset.
+
+    Raises:
+        DataError: No classes, or more than one percent of the pictures cannot be read.
+    """
+    if source.labels is None:
+        raise DataError(
+            "pictures without classes cannot be measured on",
+            hint="sort them into one folder for each class",
+        )
+    rows = np.arange(len(source))
+    if n_images is not None and n_images < len(rows):
+        rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n_images])
+    keys, pixels, labels, unreadable = [], [], [], []
+    for row in rows.tolist():
+        try:
+            sample = source.read(row)
+            found = torch.from_numpy(preprocess(sample.image, config))
+        except ImageError as error:
+            unreadable.append(str(error))
+            continue
+        if sample.label is None:
+            continue
+        keys.append(sample.key)
+        pixels.append(found)
+        labels.append(sample.label)
+    if not keys or len(unreadable) > _MAX_UNREADABLE * len(rows):
+        raise DataError(
+            f"{len(unreadable)} of {len(rows)} pictures cannot be used; first: "
+            f"{unreadable[0] if unreadable else 'they have no class'}",
+            hint="repair or remove them",
+        )
+    stacked, places = torch.stack(pixels), torch.tensor(labels)
+    return HeldOut(
+        keys=tuple(keys),
+        pixels=stacked,
+        labels=places,
+        classes=source.labels,
+        source=text,
+        digest=_digest(source.labels, keys, stacked, places),
+    )
+
+
+def _digest(classes: LabelSet, keys: list[str], pixels: torch.Tensor, labels: torch.Tensor) -> str:
+    import hashlib
+
+    total = hashlib.sha256(classes.digest.encode())
+    total.update("\n".join(keys).encode("utf-8", "surrogateescape"))
+    total.update(labels.numpy().astype("<i8").tobytes())
+    for image in pixels:
+        total.update((image * 255.0).round().to(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
