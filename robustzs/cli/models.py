@@ -107,10 +107,16 @@ def _threshold(threshold: Any, otherwise: str) -> str:
 
 
 def _show_card(card: dict[str, Any] | None) -> None:
+    from robustzs.cards.rows import measured_rows
+
     results = (card or {}).get("results")
     if not isinstance(results, list):
         return
-    _say("  measured")
+    _say("  measured" + (" in part" if (card or {}).get("complete") is False else ""))
+    if "schema_version" in (card or {}):
+        for measured in measured_rows(card):
+            _say(f"    {measured.measure}: {measured.in_words}")
+        return
     for row in results:
         if isinstance(row, dict):
             _say("    " + _measured(row))

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from robustzs.answer import Answer, AnswerError
 from robustzs.bundle.manifest import BundleManifest
 from robustzs.calibration.document import CalibrationDocument
+from robustzs.cards.schema import Card
 from robustzs.hierarchy.document import HierarchyDocument
 
 
@@ -20,6 +21,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         ("answer.schema.json", TypeAdapter(Answer | AnswerError), "robustzs answer"),
         ("bundle.schema.json", TypeAdapter(BundleManifest), "robustzs bundle.json"),
         ("calibration.schema.json", TypeAdapter(CalibrationDocument), "robustzs calibration"),
+        ("card.schema.json", TypeAdapter(Card), "robustzs card.json"),
         ("hierarchy.schema.json", TypeAdapter(HierarchyDocument), "robustzs hierarchy"),
     ]
     return {

@@ -4,9 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from robustzs.cards.reading import make_result
+from robustzs.cards.schema import Attack, Card, Dataset, MeasuredModel
 from tests.cli.conftest import Run
+from tests.factories import write_manifest
 
 
 @pytest.fixture
@@ -68,3 +72,30 @@ def test_unknown_model_offers_similar_names(run: Run) -> None:
     result = run(["models", "show", "robustzs-light"])
     assert result.code == 1
     assert "robustzs-lite" in result.err
+
+
+def test_show_tells_what_a_card_says(run: Run, bundle: Path) -> None:
+    attack = Attack(
+        name="apgd-ce",
+        eps="1/255",
+        eps_value=1 / 255,
+        implementation="pyautoattack 0.2.0",
+        saw_defence=True,
+    )
+    right = np.array([True] * 5 + [False] * 5)
+    card = Card(
+        model=MeasuredModel(name="tiny", digest="a" * 64, engine="torch"),
+        robustness="50.0% of 10 pictures stay right",
+        datasets=(Dataset(name="pictures", digest="b" * 64, n=20, n_labels=6),),
+        attacks=(attack,),
+        results=(make_result(right, right, dataset="pictures", attack=attack),),
+        complete=False,
+        incomplete_reason="interrupted",
+    )
+    (bundle / "card.json").write_text(card.to_json(), encoding="utf-8")
+    write_manifest(bundle)
+    shown = run(["models", "show", bundle]).out
+    assert "50.0% of 10 pictures stay right" in shown
+    assert "measured in part" in shown
+    assert "robust top-1, pictures, apgd-ce, Linf eps 1/255: 0.5 [0.237, 0.763], n 10" in shown
+    assert json.loads(run(["models", "show", bundle, "--json"]).out)["card"]["complete"] is False

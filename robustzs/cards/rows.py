@@ -1,0 +1,108 @@
+"""Cards of any version as rows for people: a measure, its value, and of how many images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRow:
+    """One number of a card.
+
+    Args:
+        measure: What was measured.
+        value: Usually in [0, 1].
+        n: Images; ``None`` where the card does not say.
+        low: Lower end of the interval, where the card has one.
+        high: Upper end.
+        chance: What guessing would reach, where the card says.
+    """
+
+    measure: str
+    value: float
+    n: int | None = None
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+
+    @property
+    def in_words(self) -> str:
+        """The value, its interval and the number of images: ``0.45 [0.36, 0.54], n 111``."""
+        text = f"{self.value:.4g}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low:.3g}, {self.high:.3g}]"
+        return text if self.n is None else f"{text}, n {self.n}"
+
+
+def measured_rows(card: Mapping[str, Any] | None) -> list[MeasuredRow]:
+    """The numbers of a ``card.json`` as :meth:`Bundle.card` gives it, free form or schema.
+
+    What has neither form is left out: this is for showing, and
+    :func:`robustzs.cards.reading.parse_card` is for checking.
+    """
+    results = (card or {}).get("results")
+    if not isinstance(results, list):
+        return []
+    rows: list[MeasuredRow] = []
+    seen: set[str] = set()
+    for result in results:
+        if not isinstance(result, dict):
+            continue
+        found = [_free(result)] if "measure" in result else _of_schema(result)
+        for row in found:
+            # clean accuracy is one number, however many attacks were run
+            if row is not None and row.measure not in seen:
+                seen.add(row.measure)
+                rows.append(row)
+    return rows
+
+
+def _free(result: Mapping[str, Any]) -> MeasuredRow | None:
+    value = _number(result.get("value"))
+    if value is None:
+        return None
+    n = result.get("n")
+    return MeasuredRow(
+        measure=str(result["measure"]),
+        value=value,
+        n=n if isinstance(n, int) else None,
+        chance=_number(result.get("chance")),
+    )
+
+
+def _of_schema(result: Mapping[str, Any]) -> list[MeasuredRow | None]:
+    depth = result.get("depth")
+    where = "top-1" if depth is None else f"depth {depth} ({result.get('meaning')})"
+    data = result.get("dataset")
+    attacked = result.get("attacked_depth")
+    attack = f"{result.get('attack')}, {result.get('norm')} eps {result.get('eps')}"
+    if attacked is not None:
+        attack += f", attacked at depth {attacked} ({result.get('attacked_meaning')})"
+    if result.get("transfer_only"):
+        attack += ", transfer only"
+    return [
+        _row(f"clean {where}, {data}", result, "clean_accuracy", "clean_interval"),
+        _row(f"robust {where}, {data}, {attack}", result, "robust_accuracy", "interval"),
+    ]
+
+
+def _row(measure: str, result: Mapping[str, Any], key: str, interval: str) -> MeasuredRow | None:
+    value = _number(result.get(key))
+    if value is None:
+        return None
+    ends = result.get(interval)
+    ends = ends if isinstance(ends, dict) else {}
+    n = result.get("n")
+    return MeasuredRow(
+        measure=measure,
+        value=value,
+        n=n if isinstance(n, int) else None,
+        low=_number(ends.get("low")),
+        high=_number(ends.get("high")),
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
