@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -340,6 +341,35 @@ def test_many_at_once_fetch_once(server: ShardServer, cache: ShardCache, kind: s
         jobs = [pool.submit(fetch, cache, f"{server.url}/a.tar") for _ in range(6)]
         assert {job.result() for job in jobs} == {hashlib.sha256(data).hexdigest()}
     assert len(server.requests) == 1
+
+
+def test_a_killed_process_leaves_the_file_to_the_next(
+    server: ShardServer, cache: ShardCache
+) -> None:
+    data = put(server, "a.tar", 200_000)
+    half_sent = threading.Event()
+
+    def stall(handler: Handler, content: bytes, count: int) -> bool:
+        if count > 1:
+            return False
+        handler.answer(200, content[:120_000], {"ETag": server.tag}, promised=len(content))
+        half_sent.set()
+        killed.wait(30)
+        return True
+
+    killed = threading.Event()
+    server.faults["a.tar"] = stall
+    url = f"{server.url}/a.tar"
+    process = multiprocessing.get_context("fork").Process(target=fetch, args=(cache, url))
+    process.start()
+    assert half_sent.wait(30)
+    while sum(path.stat().st_size for path in cache.folder.glob("*.part")) < 120_000:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    killed.set()
+    assert cache.fetch(url)[0].read_bytes() == data
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=120000-"]
 
 
 def test_nobody_answers(cache: ShardCache, server: ShardServer) -> None:

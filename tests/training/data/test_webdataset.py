@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import tarfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,18 @@ def test_the_second_opening_reads_the_index_and_a_changed_shard_makes_it_anew(
     again = open_shards(folder, tmp_path / "cache")
     assert len(again) == 6
     assert again.read(5).caption == "new"
+
+
+def open_count(path: str, cache: Path) -> int:
+    return len(open_shards(path, cache))
+
+
+def test_processes_that_open_at_once_see_the_same(tmp_path: Path) -> None:
+    folder = str(write_captioned(tmp_path / "shards", n_shards=4))
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork")) as pool:
+        jobs = [pool.submit(open_count, folder, tmp_path / "cache") for _ in range(6)]
+        assert [job.result() for job in jobs] == [20] * 6
+    assert not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 def test_a_damaged_index_is_made_anew_and_a_lost_one_stops_the_run(tmp_path: Path) -> None:

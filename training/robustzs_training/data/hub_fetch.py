@@ -14,6 +14,7 @@ import httpx
 import pyarrow as pa
 from datasets import packaged_modules
 from huggingface_hub import constants as hub_constants
+from huggingface_hub.errors import HfHubHTTPError
 
 from robustzs.errors import DataError, DatasetNotFoundError
 from robustzs_training.recipe import DataPart
@@ -25,6 +26,16 @@ _NAME = re.compile(
 )
 _READERS = ("parquet", "arrow", "imagefolder")
 _HUB_TIMEOUT = httpx.Timeout(10.0)
+_OUT_OF_REACH: tuple[type[Exception], ...] = (
+    ConnectionError,
+    # The Hub's client stands on requests, httpx or httpx2, by its version.
+    *(
+        base
+        for base in HfHubHTTPError.__mro__
+        if issubclass(base, Exception)
+        and base.__module__.partition(".")[0] in ("requests", "httpx", "httpx2")
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +135,7 @@ def _builder(wanted: _Wanted, origin: str, cache: Path) -> datasets.DatasetBuild
             revision=wanted.revision,
             cache_dir=str(cache / "huggingface"),
         )
-    except ConnectionError as error:
+    except _OUT_OF_REACH as error:
         raise DatasetNotFoundError(
             f"the dataset {origin} is not in the cache, and {hub_constants.ENDPOINT} cannot be "
             "reached",
@@ -166,6 +177,11 @@ def _reader(builder: datasets.DatasetBuilder, origin: str) -> str:
 def _prepare(builder: datasets.DatasetBuilder, split: str, origin: str) -> datasets.Dataset:
     try:
         builder.download_and_prepare()
+    except _OUT_OF_REACH as error:
+        raise DatasetNotFoundError(
+            f"{origin} could not be fetched: {_first_line(error)}",
+            hint="check the network, and start again: what has come is kept",
+        ) from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, pa.ArrowException) as error:
         reason = _first_line(error.__cause__ or error)
         raise DataError(

@@ -11,11 +11,14 @@ import json
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from filelock import FileLock
 from webdataset.tariterators import base_plus_ext
 
 from robustzs.errors import ShardError
@@ -80,11 +83,14 @@ def load_index(shard: Path, name: str, *, identity: str, folder: Path) -> tuple[
     stem = hashlib.sha256(f"{_VERSION}\n{name}\n{identity}".encode()).hexdigest()[:32]
     path = folder / f"{stem}.arrow"
     known = read_index(path)
-    if known is not None:
-        return path, known
-    made = build_index(shard, name)
-    _write(path, made)
-    return path, read_index(path) or made  # mapped: the memory is free again
+    if known is None:
+        with _one_at_a_time(path):
+            known = read_index(path)  # another process may have made it meanwhile
+            if known is None:
+                made = build_index(shard, name)
+                _write(path, made)
+                known = read_index(path) or made  # mapped: the memory is free again
+    return path, known
 
 
 def read_index(path: Path) -> ShardIndex | None:
@@ -218,7 +224,6 @@ def _write(path: Path, index: ShardIndex) -> None:
     metadata = {"digest": index.digest, "ignored": json.dumps(index.ignored)}
     table = index.table.replace_schema_metadata(metadata)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
@@ -228,7 +233,26 @@ def _write(path: Path, index: ShardIndex) -> None:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ShardError(
-            f"the index of the shards cannot be written to {str(path.parent)!r}: {error}",
-            hint="free space, or choose another cache folder",
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Of all processes that want this index, one makes it."""
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _unwritable(path: Path, error: OSError) -> ShardError:
+    return ShardError(
+        f"the index of the shards cannot be written to {str(path.parent)!r}: {error}",
+        hint="free space, or choose another cache folder",
+    )
