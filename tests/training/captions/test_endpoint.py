@@ -212,6 +212,34 @@ def test_after_sigkill_nothing_is_lost_and_nothing_asked_twice(
     assert _rows(output)[0]["prompt"] == PROMPT
 
 
+def test_an_interrupted_run_ends_at_once(tmp_path: Path, tiny_bundle: Path) -> None:
+    _images(tmp_path / "in", 4)
+    with serving(lambda body, n: Answer(wait=60.0)) as server:
+        command = _command(tmp_path / "in", tmp_path / "c.jsonl", server.url, tiny_bundle)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            _wait_for(lambda: len(server.requests) == 2)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in told
+
+
+def test_a_defect_is_told_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: object, client: object, key: str) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(EndpointCaptioner, "_one", broken)
+    monkeypatch.setattr("threading.excepthook", lambda arguments: None)
+    keys = _images(tmp_path / "in", 4)
+    with pytest.raises(CaptionError, match="broke down"):
+        list(_captioner(tmp_path / "in", "http://127.0.0.1:9/v1").caption(keys))
+
+
 def _n_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 

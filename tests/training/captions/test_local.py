@@ -38,6 +38,17 @@ def test_captions_come_from_the_image_and_not_from_the_batch(model: Path) -> Non
     assert _captions(model, 2) == one_by_one
 
 
+def test_half_precision_reaches_the_pixels(model: Path) -> None:
+    captioner = LocalCaptioner.load(
+        PHOTOS, str(model), device="cpu", dtype="bfloat16", max_tokens=4
+    )
+    (group,) = captioner.caption(KEYS[:1])
+    assert captioner.model.dtype == torch.bfloat16
+    assert group[0].caption
+    assert 1 <= group[0].completion_tokens <= 4
+    assert group[0].prompt_tokens > 10
+
+
 def test_the_model_is_asked_the_papers_question(model: Path) -> None:
     captioner = LocalCaptioner.load(PHOTOS, str(model), device="cpu")
     assert "Describe the image in detail within 50 words." in captioner._question

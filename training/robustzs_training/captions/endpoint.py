@@ -5,15 +5,22 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from PIL import Image
 
 from robustzs.chat import ChatClient, ChatConfig
-from robustzs.errors import ChatRefusedError, ChatUnavailableError, ImageError
+from robustzs.errors import (
+    CaptionError,
+    ChatRefusedError,
+    ChatUnavailableError,
+    ImageError,
+    RobustZSError,
+)
 from robustzs.images.decode import decode_image
 from robustzs.images.sources import ImageSource
 from robustzs_training.captions.journal import Outcome
@@ -54,23 +61,48 @@ class EndpointCaptioner:
         """
         left = iter(keys)
         n_at_once = self.config.connections
-        client = ChatClient(self.config)
-        pool = ThreadPoolExecutor(n_at_once, thread_name_prefix="caption")
-        waiting: set[Future[Outcome]] = set()
-        try:
-            while True:
-                for key in islice(left, n_at_once - len(waiting)):
-                    waiting.add(pool.submit(self._one, client, key))
-                if not waiting:
-                    return
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                failures = [error for future in done if (error := future.exception())]
-                yield [future.result() for future in done if not future.exception()]
-                if failures:
-                    raise failures[0]
-        finally:
-            client.close()
-            pool.shutdown(wait=True, cancel_futures=True)
+        todo: SimpleQueue[str | None] = SimpleQueue()
+        done: SimpleQueue[Outcome | RobustZSError] = SimpleQueue()
+        n_under_way = 0
+        with ChatClient(self.config) as client:
+            # Daemons, unlike those of a pool, do not keep an interrupted process until the server
+            # has answered.
+            for _ in range(n_at_once):
+                Thread(target=self._work, args=(client, todo, done), daemon=True).start()
+            try:
+                while True:
+                    for key in islice(left, n_at_once - n_under_way):
+                        todo.put(key)
+                        n_under_way += 1
+                    if not n_under_way:
+                        return
+                    results = [done.get()]
+                    while not done.empty():
+                        results.append(done.get())
+                    n_under_way -= len(results)
+                    yield [result for result in results if isinstance(result, Outcome)]
+                    for result in results:
+                        if isinstance(result, RobustZSError):
+                            raise result
+            finally:
+                for _ in range(n_at_once):
+                    todo.put(None)
+
+    def _work(
+        self,
+        client: ChatClient,
+        todo: SimpleQueue[str | None],
+        done: SimpleQueue[Outcome | RobustZSError],
+    ) -> None:
+        while (key := todo.get()) is not None:
+            # Told even if the thread dies of a defect, so that nobody waits for it.
+            result: Outcome | RobustZSError = CaptionError(f"the thread for {key!r} broke down")
+            try:
+                result = self._one(client, key)
+            except RobustZSError as error:
+                result = error
+            finally:
+                done.put(result)
 
     def _one(self, client: ChatClient, key: str) -> Outcome:
         try:
