@@ -294,6 +294,16 @@ def test_a_loader_process_that_dies_is_told(source: FolderSource) -> None:
         list(batches)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_pixels_are_pinned_where_there_is_cuda(source: FolderSource, n_workers: int) -> None:
+    with make(source, n_workers=n_workers) as loader:
+        batches = list(loader.epoch(0))
+    assert all(batch.pixels.is_pinned() for batch in batches)
+    assert_same(batches, list(make(source).epoch(0)))
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
