@@ -16,6 +16,7 @@ diverse parameter-free attacks", ICML 2020.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -32,6 +33,10 @@ Progress = Callable[[int, int], None]
 
 GAP = 10.0
 """Median of the largest minus the smallest logit that the attack is given."""
+_LOOKS = (3, 8)
+"""An image is given up once it is broken: all are attacked until APGD has looked at the model three
+times, those that stand until it has looked eight times, and the rest to the end. Every attack of an
+image begins anew and takes the same path, so this changes no verdict."""
 _TOLERANCE = 1e-6  # float32 rounding of x + eps; a 1/255 is 4e-3
 
 
@@ -104,23 +109,25 @@ def apgd_ce(
         gaps.append((logits.amax(dim=1) - logits.amin(dim=1)).cpu())
     clean_correct = torch.cat(clean).cpu()
     attacker.set_factor(float(torch.cat(gaps).median()))
-    robust_correct = clean_correct.clone()
-    adversarial = pixels.clone() if keep_adversarial else None
+    attacked = _Attacked(attacker, pixels, labels, seed=seed, keep=keep_adversarial)
     standing = clean_correct.nonzero().flatten()
-    done = 0
-    for rows in standing.split(batch_size):
-        found = attacker.attack(pixels[rows], labels[rows], [(seed, int(row)) for row in rows])
-        robust_correct[rows] = (attacker.logits(found).argmax(dim=1).cpu()) == labels[rows].cpu()
-        if adversarial is not None:
-            adversarial[rows] = found.to(adversarial)
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(standing))
+    n_standing, done = len(standing), 0
+    for n_calls in (*_LOOKS, None):
+        left = []
+        for rows in standing.split(batch_size):
+            survivors = attacked.attack(rows, n_calls)
+            left.append(survivors)
+            done += len(rows) if n_calls is None else len(rows) - len(survivors)
+            if progress is not None:
+                progress(done, n_standing)
+        standing = torch.cat(left) if left else standing
+    robust_correct = torch.zeros_like(clean_correct)
+    robust_correct[standing] = True
     return AttackOutcome(
         clean_correct=clean_correct,
         robust_correct=robust_correct,
         logit_factor=attacker.factor,
-        adversarial=adversarial,
+        adversarial=attacked.adversarial,
     )
 
 
@@ -157,9 +164,10 @@ class _Attacker:
 
     @torch.no_grad()
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self._finite(pixels)
+        """Float32 logits, without gradients."""
+        return self.finite_logits(pixels)
 
-    def _finite(self, pixels: torch.Tensor) -> torch.Tensor:
+    def finite_logits(self, pixels: torch.Tensor) -> torch.Tensor:
         laid_out = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, enabled=False):
             logits = self.logits_of(laid_out)
@@ -173,17 +181,13 @@ class _Attacker:
             )
         return logits.float()
 
-    def _scaled(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.factor * self._finite(pixels)
-
-    def attack(
-        self, clean: torch.Tensor, labels: torch.Tensor, seeds: list[tuple[int, int]]
-    ) -> torch.Tensor:
-        """Perturbed images, float32, within the threat model."""
-        clean = clean.contiguous(memory_format=torch.channels_last)
-        self._check_gradients(clean, labels)
+    def run(
+        self, clean: torch.Tensor, labels: torch.Tensor, starts: torch.Tensor, n_calls: int | None
+    ) -> _Watch:
+        """Attack; ``n_calls`` ends it after so many looks at the model."""
+        watch = _Watch(self, labels, n_calls)
         attack = _FromOwnNoise(
-            self._scaled,
+            watch,
             n_iter=self.n_iter,
             norm=self.threat.norm,
             n_restarts=1,
@@ -191,37 +195,96 @@ class _Attacker:
             loss="ce",
             device=self.device,
         )
-        attack.start = _starts(clean, self.threat, seeds)
-        # perturb() would decide again which images to attack; rounding must not.
+        attack.start = starts
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
+        with torch.random.fork_rng(devices=devices), contextlib.suppress(_Enough):
             attack.init_hyperparam(clean)
-            _, still_right, _, found = attack.attack_single_run(clean, labels)
-        adversarial = torch.where(still_right.bool().view(-1, 1, 1, 1), clean, found)
-        _check_bounds(clean, adversarial, self.threat)
-        return adversarial.detach()
+            # perturb() would decide again which images to attack; rounding must not.
+            attack.attack_single_run(clean, labels)
+        return watch
 
-    def _check_gradients(self, clean: torch.Tensor, labels: torch.Tensor) -> None:
-        with torch.enable_grad():
-            x = clean.detach().clone().requires_grad_()
-            logits = self._scaled(x)
-            if not logits.requires_grad:
-                raise UntrustworthyResultError(
-                    "logits do not depend differentiably on pixels",
-                    hint="give the torch model, not its exported or quantised form",
-                )
-            loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x)
+
+class _Enough(Exception):
+    """The attack has been looked at long enough."""
+
+
+class _Watch:
+    """The model as APGD sees it, and what APGD shows to it: the first break of every image."""
+
+    def __init__(self, attacker: _Attacker, labels: torch.Tensor, n_calls: int | None) -> None:
+        self.attacker = attacker
+        self.labels = labels
+        self.n_calls = n_calls
+        self.calls = 0
+        self.broken = torch.zeros_like(labels, dtype=torch.bool)
+        self.found: torch.Tensor | None = None
+        self.moved = torch.zeros_like(self.broken)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        logits = self.attacker.finite_logits(pixels)
+        if not logits.requires_grad:
+            raise UntrustworthyResultError(
+                "logits do not depend differentiably on pixels",
+                hint="give the torch model, not its exported or quantised form",
+            )
+        with torch.no_grad():
+            fresh = (logits.argmax(dim=1) != self.labels) & ~self.broken
+            if self.found is None:
+                self.found = pixels.detach().clone()
+            self.found[fresh] = pixels.detach()[fresh]
+            self.broken |= fresh
+        self.calls += 1
+        if self.calls == self.n_calls or bool(self.broken.all()):
+            raise _Enough
+        pixels.register_hook(self._look)
+        return self.attacker.factor * logits
+
+    def _look(self, gradient: torch.Tensor) -> None:
         if not bool(gradient.isfinite().all()):
             raise UntrustworthyResultError(
                 "a gradient is not finite", hint="the weights may have diverged"
             )
-        dead = int((gradient.flatten(1).abs().amax(dim=1) == 0.0).sum())
-        if dead:
+        self.moved |= gradient.flatten(1).abs().amax(dim=1) > 0.0
+
+
+class _Attacked:
+    """All images of one measurement."""
+
+    def __init__(
+        self,
+        attacker: _Attacker,
+        pixels: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        seed: int,
+        keep: bool,
+    ) -> None:
+        self.attacker = attacker
+        self.pixels = pixels
+        self.labels = labels
+        self.seed = seed
+        self.adversarial = pixels.clone() if keep else None
+
+    def attack(self, rows: torch.Tensor, n_calls: int | None) -> torch.Tensor:
+        """Attack these images; returns those that stand."""
+        if not len(rows):
+            return rows
+        clean = self.pixels[rows].contiguous()
+        threat = self.attacker.threat
+        starts = _starts(clean, threat, [(self.seed, int(row)) for row in rows])
+        watch = self.attacker.run(clean, self.labels[rows], starts, n_calls)
+        broken = watch.broken.cpu()
+        if watch.found is not None:
+            _check_bounds(clean[watch.broken], watch.found[watch.broken], threat)
+            if self.adversarial is not None:
+                self.adversarial[rows[broken]] = watch.found[watch.broken]
+        stuck = int((~watch.moved & ~watch.broken).sum())
+        if stuck:
             raise UntrustworthyResultError(
-                f"the gradient is zero for {dead} of {len(clean)} images: an attack cannot move",
+                f"the gradient is zero for {stuck} of {len(rows)} images: no attack can move",
                 hint="a rounding or saturated step in the model masks gradients; remove it",
             )
+        return rows[~broken]
 
 
 def _starts(clean: torch.Tensor, threat: ThreatModel, seeds: list[tuple[int, int]]) -> torch.Tensor:
@@ -240,6 +303,8 @@ def _starts(clean: torch.Tensor, threat: ThreatModel, seeds: list[tuple[int, int
 
 
 def _check_bounds(clean: torch.Tensor, adversarial: torch.Tensor, threat: ThreatModel) -> None:
+    if not len(clean):
+        return
     delta = (adversarial - clean).double().flatten(1)
     sizes = delta.abs().amax(dim=1) if threat.norm == "Linf" else delta.norm(dim=1)
     allowed = threat.eps + _TOLERANCE * (1.0 if threat.norm == "Linf" else max(threat.eps, 1.0))
