@@ -41,6 +41,7 @@ def together(folder: Path, names: str, settings: dict[str, Any]) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
 
 
 @pytest.fixture(scope="module")

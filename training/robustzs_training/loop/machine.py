@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,8 +10,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils.memory import should_reduce_batch_size
 
-from robustzs.errors import PreflightError
+from robustzs.errors import PreflightError, TrainingError
 from robustzs_training.adapter import FrozenImageEncoder
 from robustzs_training.objectives.base import Objective
 from robustzs_training.recipe import RunPart
@@ -71,10 +73,24 @@ def compiled(objective: Objective, *, enabled: bool) -> Iterator[None]:
     for tower in towers:
         tower.compile()
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of the compiler's own look at its inputs.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
+            yield
     finally:
         for tower in towers:
             tower._compiled_call_impl = None
+
+
+def wrap(
+    objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """Both, made ready for processes and precision."""
+    with warnings.catch_warnings():
+        # Accelerate knows only the old name of this option of DistributedDataParallel.
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+        wrapped, ready = accelerator.prepare(objective, optimizer)
+    return wrapped, ready
 
 
 @contextmanager
@@ -86,3 +102,19 @@ def plain_after(objective: Objective, accelerator: Accelerator) -> Iterator[None
         accelerator.unwrap_model(objective, keep_fp32_wrapper=False)
         _set_format(objective, torch.contiguous_format)
         objective.eval()
+
+
+def explained(error: RuntimeError) -> Exception:
+    """``error``, or what to do about it where that is known."""
+    if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
+        return TrainingError(
+            f"out of memory: {str(error).splitlines()[0]}",
+            hint="lower run.batch_size, or raise run.accumulation (in-batch contrasts then see "
+            "fewer images); bf16 halves what is kept",
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return TrainingError(
+            f"torch.compile failed: {str(error).splitlines()[0]}",
+            hint="set run.compile to false, or install the compiler that the message names",
+        )
+    return error

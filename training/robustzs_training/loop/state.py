@@ -140,7 +140,8 @@ def _restore_random(generator: torch.Generator, tensors: Mapping[str, torch.Tens
     # A process that the interrupted run did not have keeps the state of its own seed.
     own = rank()
     if own < len(tensors["random/cpu"]):
-        torch.set_rng_state(tensors["random/cpu"][own].cpu())
+        # A view into the rows of all processes is read from the wrong place: hence the copy.
+        torch.set_rng_state(tensors["random/cpu"][own].cpu().clone())
     if generator.device.type == "cuda" and own < len(tensors.get("random/cuda", ())):
-        torch.cuda.set_rng_state(tensors["random/cuda"][own].cpu(), generator.device)
+        torch.cuda.set_rng_state(tensors["random/cuda"][own].cpu().clone(), generator.device)
     generator.set_state(tensors["random/attack"].cpu())

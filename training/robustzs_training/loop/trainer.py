@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock, Timeout
 
 from robustzs.errors import DivergenceError, PreflightError, TrainingError
@@ -30,7 +29,14 @@ from robustzs_training.data.base import Examples
 from robustzs_training.loop.contract import ExampleStream, RunResult, ToBatch
 from robustzs_training.loop.guard import Divergence, Guard, advice
 from robustzs_training.loop.identity import Identity, identify
-from robustzs_training.loop.machine import compiled, lay_out, make_accelerator, plain_after
+from robustzs_training.loop.machine import (
+    compiled,
+    explained,
+    lay_out,
+    make_accelerator,
+    plain_after,
+    wrap,
+)
 from robustzs_training.loop.optim import (
     build_average,
     build_optimizer,
@@ -180,7 +186,7 @@ class Trainer:
         n_steps = total_steps(recipe.schedule, self.loader.steps_per_epoch)
         optimizer = build_optimizer(recipe.optimizer, parameters.values())
         schedule = build_schedule(recipe.schedule, optimizer, n_steps)
-        wrapped, optimizer = accelerator.prepare(self.objective, optimizer)
+        wrapped, optimizer = wrap(self.objective, optimizer, accelerator)
         moving = Moving(
             parameters=parameters,
             optimizer=optimizer,
@@ -305,7 +311,7 @@ class Trainer:
                     self.objective.begin_(stepper.batch(examples))
             report = stepper.take(examples, measure=measure, stop=stopping.asked)
         except RuntimeError as error:
-            raise _explained(error) from error
+            raise explained(error) from error
         if report.problem is not None:
             self._diverged(run, report, examples)
         return report
@@ -386,19 +392,3 @@ def over_processes(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
         return {}
     rows = torch.stack([value.detach().double().reshape(()) for value in values.values()])
     return dict(zip(values, (all_sum(rows) / world_size()).tolist(), strict=True))
-
-
-def _explained(error: RuntimeError) -> Exception:
-    """``error``, or what to do about it where that is known."""
-    if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
-        return TrainingError(
-            f"out of memory: {str(error).splitlines()[0]}",
-            hint="lower run.batch_size, or raise run.accumulation (in-batch contrasts then see "
-            "fewer images); bf16 halves what is kept",
-        )
-    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-        return TrainingError(
-            f"torch.compile failed: {str(error).splitlines()[0]}",
-            hint="set run.compile to false, or install the compiler that the message names",
-        )
-    return error
