@@ -29,12 +29,12 @@ from robustzs_training.factory import (
     build_objective,
     load_model,
     tokenizer_for,
-    trees_of,
 )
 from robustzs_training.loop.optim import total_steps
 from robustzs_training.objective_options import CAPTIONED, TREED
 from robustzs_training.objectives import Objective
 from robustzs_training.recipe import Recipe
+from robustzs_training.trees import load_trees
 
 Say = Callable[[str], None]
 Report = Callable[[int, int], None]
@@ -130,7 +130,7 @@ def open_loader(
     hierarchy = None
     trouble = Trouble(part.max_bad_fraction)
     if part.siblings > 1 and data.labels is not None:
-        found = trees_of(recipe, data.labels)
+        found = load_trees(recipe.data.hierarchy, data.labels)
         hierarchy, warnings = found.hierarchy, found.warnings
         trouble.found(unresolved_names(found.resolutions))
     loader = ExampleLoader(
@@ -189,7 +189,7 @@ def assemble(
                 captions = caption_features(model, tokenizer, data, folder, report=report)
     trees = None
     if recipe.objective.name in TREED and data.labels is not None:
-        found = trees_of(recipe, data.labels)
+        found = load_trees(recipe.data.hierarchy, data.labels)
         trees = found.hierarchy
         loader.trouble.found(unresolved_names(found.resolutions))
         notes += [text for text in found.warnings if text not in notes]

@@ -21,7 +21,6 @@ from pydantic import BaseModel, ValidationError
 from robustzs.bundle.manifest import SourceRecord
 from robustzs.errors import RecipeError, UsageError
 from robustzs.hierarchy.forest import Forest
-from robustzs.hierarchy.load import LoadedHierarchy, load_hierarchy
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.images.config import PreprocessConfig
 from robustzs.labels import LabelSet
@@ -52,6 +51,7 @@ from robustzs_training.objectives import (
     QtAftHierarchical,
 )
 from robustzs_training.recipe import ModelPart, Recipe
+from robustzs_training.trees import load_trees
 
 Tokenize = Callable[[list[str]], Any]
 """Texts -> int64 ``[N, T]``: too long ones are cut, an empty one is a text like any other."""
@@ -145,20 +145,6 @@ def tokenizer_for(source: SourceModel) -> Tokenize:
 # ---- classes -------------------------------------------------------------------------------------
 
 
-def trees_of(recipe: Recipe, labels: LabelSet) -> LoadedHierarchy:
-    """The recipe's tree or forest over the data's classes.
-
-    Class names with several senses take the first, and such as WordNet lacks hang below the root:
-    both are among ``warnings``; the data's own count of them is what stops a run.
-
-    Raises:
-        RobustZSError: Whatever :func:`load_hierarchy` raises.
-    """
-    named = recipe.data.hierarchy
-    spec = named if isinstance(named, str) else list(named)
-    return load_hierarchy(spec, labels, on_ambiguous="first", on_unknown="attach")
-
-
 def class_features(
     model: ClipAdapter, tokenizer: Tokenize, labels: LabelSet, templates: TemplateSet
 ) -> torch.Tensor:
@@ -238,7 +224,7 @@ def build_objective(
     elif name == "qt-aft":
         objective = QtAft(model, **options.model_dump())
     elif name in TREED and labels is not None:
-        found = trees if trees is not None else trees_of(recipe, labels).hierarchy
+        found = trees if trees is not None else load_trees(recipe.data.hierarchy, labels).hierarchy
         objective = _treed(recipe, model, tokenizer, found, options)
         batches = batches.in_order_of(labels, found.labels)
     else:

@@ -86,6 +86,35 @@ class AugmentPart(_Part):
         return self
 
 
+class TreePart(_Part):
+    """A tree over the classes, perhaps cut; a name alone is a tree as it is."""
+
+    tree: str = Field("wordnet", description="wordnet, flat, or a file")
+    other_parents: bool = Field(False, description="nodes below their second hypernym")
+    depths: tuple[int, ...] | None = Field(None, description="inner nodes that are kept")
+    classes: tuple[int, ...] | None = Field(None, description="levels of so many classes")
+
+    @model_validator(mode="after")
+    def _one_cut(self) -> TreePart:
+        if self.depths is not None and self.classes is not None:
+            raise ValueError("depths and classes exclude each other: give one of them")
+        return self
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is another tree than the one that is named."""
+        return self.other_parents or self.depths is not None or self.classes is not None
+
+
+def _trees(value: object) -> object:
+    """Names and parts, one or several, as a list of parts."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return [{"tree": each} if isinstance(each, str) else each for each in several]
+
+
+Trees = Annotated[tuple[TreePart, ...], BeforeValidator(_trees), Field(min_length=1)]
+
+
 class DataPart(_Part):
     """What is trained on."""
 
@@ -95,8 +124,8 @@ class DataPart(_Part):
     split: str = "train"
     captions: str | None = Field(None, description="caption table, .parquet or .jsonl")
     caption_mode: Literal["as-is", "names", "names-and-properties", "shuffled"] = "as-is"
-    hierarchy: str | tuple[str, ...] = Field(
-        "wordnet", description="tree(s) over the classes; several as a list, or with commas"
+    hierarchy: Trees = Field(
+        (TreePart(),), description="a tree over the classes, or several as a list"
     )
     template: str = Field(
         "This is a photo of a {}", description="a sentence with {}, or a set of templates"

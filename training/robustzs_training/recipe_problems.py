@@ -90,6 +90,8 @@ def _offer(loc: Sequence[str], model: type[BaseModel], prefix: tuple[str, ...]) 
 
 def _owner(loc: Sequence[str], model: type[BaseModel]) -> type[BaseModel] | None:
     for part in loc:
+        if part.isdecimal():  # a place in a list: its items are of the model already found
+            continue
         field = model.model_fields.get(part)
         found = None if field is None else _model_in(field.annotation)
         if found is None:

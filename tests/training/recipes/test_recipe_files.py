@@ -125,6 +125,9 @@ def test_the_list_has_a_line_for_each():
         ("objective.name=qt_aft", "did you mean qt-aft?"),
         ("objective.caption_weight=heavy", "objective.caption_weight is 'heavy'"),
         ("data.augment.scale=[0.9, 0.5]", "scale is [0.9, 0.5]: 0 < low <= high <= 1"),
+        ("data.hierarchy=[{depth: [3]}]", "did you mean data.hierarchy.0.depths?"),
+        ("data.hierarchy=[{depths: [1], classes: [2]}]", "depths and classes exclude each other"),
+        ("data.hierarchy=[]", "data.hierarchy is []"),
         ("model=null", "model is None"),
         ("run.batch_size=", "run.batch_size is None"),
     ],
@@ -248,7 +251,7 @@ def test_changes_are_typed():
     assert recipe.optimizer.lr == 2e-6
     assert recipe.threat.eps == pytest.approx(8 / 255)
     assert recipe.data.augment.flip is True
-    assert recipe.data.hierarchy == ("wordnet", "flat")
+    assert [part.tree for part in recipe.data.hierarchy] == ["wordnet", "flat"]
     assert recipe.evaluate is None
     assert recipe.run.trackers == ()
 
