@@ -5,11 +5,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-FAST := "not slow and not wordnet and not gpu"
+FAST := "not slow and not wordnet and not gpu and not training"
 PHOTO ?= examples/photos/chelsea.png
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-gpu format lint \
+.PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training test-gpu format lint \
         types imports check coverage heldout benchmark lite wheel bento clean
 
 help:  ## Show this help
@@ -44,6 +44,9 @@ test-slow: $(VENV)/.installed-dev  ## Full-size exports and other tests of minut
 
 test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt install wordnet-base wordnet-sense-index)
 	$(PYTEST) -m wordnet
+
+test-training: $(VENV)/.installed-dev  ## A short real run of every objective, attacked before and after (40 minutes)
+	$(PYTEST) -m training
 
 test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
 	$(PYTEST) -m gpu

@@ -7,7 +7,7 @@ folder as one NumPy array.
 
 ``openmoji_concepts.txt`` lists the concepts by kind. Of the kinds that are asked for
 (:data:`ASKED`), three quarters of the concepts are held out, with every drawing of theirs; the
-other quarter and all other kinds are trained on.
+other quarter and all other kinds are trained on, as far as WordNet has the concept.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def split_concepts() -> tuple[tuple[Concept, ...], tuple[Concept, ...]]:
         names = sorted((c.name for c in concepts if c.kind == kind), key=_order)
         held.update(names[: round(_SHARE_HELD_OUT * len(names))])
     return (
-        tuple(c for c in concepts if c.name not in held),
+        tuple(c for c in concepts if c.name not in held and c.synset is not None),
         tuple(c for c in concepts if c.name in held),
     )
 
