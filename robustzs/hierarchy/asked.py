@@ -100,13 +100,18 @@ def ask_for_tree(
         raise UsageError("a question needs at least two things", hint="per_question=60")
     things = [label.prompt for label in labels]
     taken = set(map(same_text_key, (*labels.names, *things)))
+    groups_below: set[str] = set()
     levels: list[list[str]] = []  # per level the group of each thing of the level below
     while len(levels) < chosen.max_depth - 1 and len(things) > _FEW:
-        groups = _Level(chat, chosen, things, taken).grouped()
+        unfit = taken - set(map(same_text_key, things)) if levels else taken
+        groups = _Level(chat, chosen, things, unfit).grouped()
         names = list(dict.fromkeys(groups))
         if len(names) >= len(things):
             break
-        taken |= set(map(same_text_key, names))
+        # A group may be named like one right below, which then is a part of it, but not like one
+        # further down.
+        taken |= groups_below
+        groups_below = set(map(same_text_key, names))
         levels.append(groups)
         things = names
     return Hierarchy.from_nodes(
@@ -135,7 +140,10 @@ class _Level:
         for number in range(n_questions):
             # Every n-th, so that each question sees the whole breadth of things.
             found.update(self._asked(list(range(number, len(self.things), n_questions))))
-        return [found[number] for number in range(len(self.things))]
+        return [
+            self.names.get(same_text_key(thing), found[number])
+            for number, thing in enumerate(self.things)
+        ]
 
     def _asked(self, numbers: list[int]) -> dict[int, str]:
         """Ask for some things until each is in one group.
@@ -266,21 +274,24 @@ def _nodes(labels: LabelSet, levels: Sequence[Sequence[str]]) -> list[Node]:
     taken = {*labels.ids}
     root = _free("root", taken)
     nodes = [Node(id=root, name="anything")]
-    parents = [
-        {group: _free(slug(group), taken) for group in dict.fromkeys(groups)} for groups in levels
-    ]
-    for depth, groups in enumerate(levels[1:], start=1):
-        below = parents[depth - 1]
-        for (name, node_id), group in zip(below.items(), groups, strict=True):
-            nodes.append(Node(id=node_id, name=name, parent_id=parents[depth][group]))
-    if levels:
-        nodes += [Node(id=i, name=name, parent_id=root) for name, i in parents[-1].items()]
+    above: dict[str, str] = {}  # ids of the groups of the level above
+    for depth in reversed(range(len(levels))):
+        ids: dict[str, str] = {}
+        further = levels[depth + 1] if depth + 1 < len(levels) else None
+        for place, name in enumerate(dict.fromkeys(levels[depth])):
+            parent = None if further is None else further[place]
+            if parent is not None and same_text_key(parent) == same_text_key(name):
+                ids[name] = above[parent]  # one kind, told twice
+                continue
+            ids[name] = _free(slug(name), taken)
+            parent_id = root if parent is None else above[parent]
+            nodes.append(Node(id=ids[name], name=name, parent_id=parent_id))
+        above = ids
     for position, label in enumerate(labels):
-        above = parents[0][levels[0][position]] if levels else root
         nodes.append(
             Node(
                 id=label.id,
-                parent_id=above,
+                parent_id=above[levels[0][position]] if levels else root,
                 name=label.name,
                 synset=label.synset,
                 prompt=label.prompt,

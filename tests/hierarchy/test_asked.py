@@ -241,6 +241,23 @@ def test_any_answer_gives_a_tree_over_the_labels_or_a_typed_error(data: st.DataO
     assert sorted(tree.leaf_ids) == sorted(LABELS.ids)
 
 
+def test_a_group_named_like_one_below_takes_it_in() -> None:
+    def answer(body: dict[str, Any], number: int) -> Answer:
+        if number == 0:
+            return said(json.dumps(_groups(body)))
+        things = _things(body)
+        # "dog" gathers dogs and cats; the old group of that name is put elsewhere by mistake.
+        groups = {"dog": [things.index("cat") + 1]}
+        groups["thing"] = [n for n in range(1, 6) if n != groups["dog"][0]]
+        return said(json.dumps(groups))
+
+    tree = _draw(answer, max_depth=3)
+    assert _path(tree, "pug") == ["pug", "dog", "anything"]
+    assert _path(tree, "tabby") == ["tabby", "cat", "dog", "anything"]
+    assert _path(tree, "oak") == ["oak", "tree", "thing", "anything"]
+    assert tree.names.count("dog") == 1
+
+
 def test_what_cannot_be_asked() -> None:
     def never(body: dict[str, Any], number: int) -> Answer:
         raise NotImplementedError
