@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from robustzs.bundle.store import canonical_json
 from robustzs.errors import TrainingStateError
 from robustzs_training.objectives.base import Objective
 from robustzs_training.recipe import Recipe
 
-# They change what is written, shown or measured, or where data lies, and no weight.
-_WITHOUT_INFLUENCE: dict[str, Any] = {
-    "summary": True,
-    "source": True,
-    "evaluate": True,
-    "export": True,
-    "data": {"path", "captions", "n_workers", "max_bad_fraction"},
-    "run": {
-        "checkpoint_every",
-        "keep_checkpoints",
-        "log_every",
-        "trackers",
-        "divergence_factor",
-    },
-}
 _SHOWN = 6
 
 
@@ -89,7 +74,7 @@ class Identity:
 
 def identify(recipe: Recipe, data_digest: str, objective: Objective) -> Identity:
     """The identity of a run; ``objective`` has its weights of before the first step."""
-    settings = recipe.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+    settings = recipe.decisive()
     return Identity(recipe=settings, data=data_digest, model=weights_digest(objective))
 
 
@@ -110,8 +95,7 @@ def weights_digest(objective: Objective) -> str:
 
 def document_digest(document: Mapping[str, Any]) -> str:
     """Sha256 of a JSON document, whatever the order of its keys."""
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
 def differences(theirs: Any, ours: Any, name: str = "") -> list[str]:
