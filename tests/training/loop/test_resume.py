@@ -206,6 +206,32 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(
     assert [line["step"] for line in metrics(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_disk_that_fills_up_costs_the_steps_since_the_last_checkpoint(tmp_path: Path) -> None:
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class Filling(MemoryLoader):
+        def epoch(self, epoch: int, *, skip: int = 0) -> Any:
+            for place, examples in enumerate(super().epoch(epoch, skip=skip), start=skip):
+                if place == 3:  # no file may grow beyond this: as good as full
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+                yield examples
+
+    wanted, found = make_objective(), make_objective()
+    make_trainer(tmp_path / "whole", objective=wanted).run()
+    try:
+        with pytest.raises(TrainingStateError, match="step 4 cannot be written") as raised:
+            make_trainer(tmp_path / "broken", loader=Filling(4)).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "goes on from step 2" in raised.value.hint
+    make_trainer(tmp_path / "broken", objective=found).run()
+    assert checkpoint_bytes(tmp_path / "broken", 6) == checkpoint_bytes(tmp_path / "whole", 6)
+    for key, parameter in weights(wanted).items():
+        torch.testing.assert_close(weights(found)[key], parameter, rtol=0, atol=0)
+
+
 def test_another_recipe_is_refused_by_name(tmp_path: Path) -> None:
     interrupted_after(2, tmp_path, make_recipe())
     other = make_recipe(optimizer={"lr": 5e-4}, run={"seed": 3})

@@ -104,8 +104,8 @@ def plain_after(objective: Objective, accelerator: Accelerator) -> Iterator[None
         objective.eval()
 
 
-def explained(error: RuntimeError) -> Exception:
-    """``error``, or what to do about it where that is known."""
+def explained(error: RuntimeError) -> TrainingError | None:
+    """What happened and what to do about it; ``None`` where that is not known."""
     if isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error):
         return TrainingError(
             f"out of memory: {str(error).splitlines()[0]}",
@@ -117,4 +117,4 @@ def explained(error: RuntimeError) -> Exception:
             f"torch.compile failed: {str(error).splitlines()[0]}",
             hint="set run.compile to false, or install the compiler that the message names",
         )
-    return error
+    return None

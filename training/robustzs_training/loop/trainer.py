@@ -311,7 +311,10 @@ class Trainer:
                     self.objective.begin_(stepper.batch(examples))
             report = stepper.take(examples, measure=measure, stop=stopping.asked)
         except RuntimeError as error:
-            raise explained(error) from error
+            known = explained(error)
+            if known is None:
+                raise
+            raise known from error
         if report.problem is not None:
             self._diverged(run, report, examples)
         return report
