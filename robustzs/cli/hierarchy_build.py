@@ -18,6 +18,7 @@ from robustzs.cli.options import (
     OnUnknown,
     UnknownOption,
 )
+from robustzs.cli.progress import status
 from robustzs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -209,8 +210,8 @@ def _asked(
         url=url, model=model, api_key_env=api_key_env, timeout=timeout, max_tokens=8192
     )
     options = AskOptions(n_attempts=attempts, max_depth=max_depth or AskOptions().max_depth)
-    with ChatClient(config) as chat:
-        return ask_for_tree(label_set, chat, model=model, options=options)
+    with ChatClient(config) as chat, status("asking for groups") as report:
+        return ask_for_tree(label_set, chat, model=model, options=options, report=report)
 
 
 def grow_or_load(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +73,7 @@ def ask_for_tree(
     options: AskOptions | None = None,
     name: str = "asked",
     limits: HierarchyLimits = DEFAULT_LIMITS,
+    report: Callable[[int, int], None] | None = None,
 ) -> Hierarchy:
     """The tree over some labels that a language model draws.
 
@@ -83,6 +84,7 @@ def ask_for_tree(
         options: How it is asked.
         name: What people call the tree.
         limits: Caps.
+        report: Told how many things of the present level are in place, and of how many.
 
     Raises:
         HierarchyFormatError: Labels are still not in place after the last attempt; every problem is
@@ -104,7 +106,7 @@ def ask_for_tree(
     levels: list[list[str]] = []  # per level the group of each thing of the level below
     while len(levels) < chosen.max_depth - 1 and len(things) > _FEW:
         unfit = taken - set(map(same_text_key, things)) if levels else taken
-        groups = _Level(chat, chosen, things, unfit).grouped()
+        groups = _Level(chat, chosen, things, unfit).grouped(report)
         names = list(dict.fromkeys(groups))
         if len(names) >= len(things):
             break
@@ -132,7 +134,7 @@ class _Level:
     taken: set[str]  # names that no group may have
     names: dict[str, str] = field(default_factory=dict)  # of groups so far, by their folded form
 
-    def grouped(self) -> list[str]:
+    def grouped(self, report: Callable[[int, int], None] | None) -> list[str]:
         """The group of each thing."""
         found: dict[int, str] = {}
         size = self.options.per_question
@@ -140,6 +142,8 @@ class _Level:
         for number in range(n_questions):
             # Every n-th, so that each question sees the whole breadth of things.
             found.update(self._asked(list(range(number, len(self.things), n_questions))))
+            if report is not None:
+                report(len(found), len(self.things))
         return [
             self.names.get(same_text_key(thing), found[number])
             for number, thing in enumerate(self.things)

@@ -190,3 +190,27 @@ def test_a_table_of_somebody_else_is_not_replaced(run: Run, folder: Path, tmp_pa
     assert refused.code == 2
     assert "--force" in refused.err
     assert output.read_text() == "precious\n"
+
+
+def test_splits_are_captioned_one_by_one(run: Run, folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    folder.rename(root / "train")
+    refused = run(["caption", root, "-o", tmp_path / "c.jsonl"])
+    assert refused.code == 2
+    assert str(root / "train") in refused.err
+    assert run(["caption", root / "train", "-o", tmp_path / "c.jsonl"]).code == 0
+
+
+def test_the_table_is_what_training_reads(run: Run, folder: Path, tmp_path: Path) -> None:
+    from robustzs_training.data.captions_table import read_captions
+
+    tables = []
+    for suffix in ("jsonl", "parquet"):
+        output = tmp_path / f"captions.{suffix}"
+        assert run(["caption", folder, "-o", output]).code == 0
+        tables.append(read_captions(output))
+    for table in tables:
+        rows = dict(zip(table.keys, table.captions, strict=True))
+        assert rows["n02123045/chelsea.png"] == TABBY
+        assert len(rows) == 3

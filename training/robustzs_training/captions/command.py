@@ -12,7 +12,7 @@ from robustzs_training.captions.journal import Journal, Outcome
 from robustzs_training.captions.run import Captioner, Prices, State, Summary, caption_images
 from robustzs_training.captions.table import Row, check_output, write_table
 from robustzs_training.captions.tower import Overlong, count_overlong
-from robustzs_training.data.scan import scan_folder
+from robustzs_training.data.scan import find_split, scan_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ def run_caption(
         ServerError: The endpoint refuses every request.
     """
     check_output(arguments.output)
+    _refuse_splits(arguments.images)
     keys = list(scan_folder(arguments.images).keys)[: arguments.limit]
     journal_path = journal_of(arguments.output)
     if arguments.output.exists() and not (journal_path.exists() or arguments.force):
@@ -132,6 +133,19 @@ def run_caption(
         overlong=overlong,
         warnings=warnings,
     )
+
+
+def _refuse_splits(folder: Path) -> None:
+    """A recipe reads one split, and keys are below it; nor is ``train`` the class of its images.
+
+    Raises:
+        UsageError: The folder holds splits.
+    """
+    split = find_split(folder, "train")
+    if split != folder:
+        raise UsageError(
+            f"{str(folder)!r} holds splits", hint=f"caption one of them: {str(split)!r}"
+        )
 
 
 def journal_of(output: Path) -> Path:
