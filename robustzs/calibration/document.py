@@ -112,6 +112,7 @@ class DataRecord(_Frozen):
     digest: Digest = Field(description="of the images' sha256 and labels, in order")
     n: int = Field(ge=1, description="images that could be read")
     n_unreadable: int = Field(0, ge=0)
+    n_repeated: int = Field(0, ge=0, description="of n: the same file again")
     synthetic: bool = False
     seed: int = Field(0, ge=0, description="of the split")
 

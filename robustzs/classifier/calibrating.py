@@ -113,7 +113,7 @@ def calibrate(
         rule=classifier.options.rule,
         seed=seed,
     )
-    digest = data_digest([images[place] for place in kept], classifier.embedder.limits)
+    digest, n_repeated = data_digest([images[place] for place in kept], classifier.embedder.limits)
     binding = classifier.binding.model_copy(update={"temperature": found.temperature})
     document = CalibrationDocument(
         model=ModelRef(
@@ -130,6 +130,7 @@ def calibrate(
             digest=digest,
             n=len(kept),
             n_unreadable=len(unreadable),
+            n_repeated=n_repeated,
             synthetic=synthetic,
             seed=seed,
         ),

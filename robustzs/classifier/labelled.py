@@ -57,17 +57,21 @@ def read_labelled(path: str | Path) -> list[LabelledImage]:
     return _from_table(place)
 
 
-def data_digest(images: Sequence[LabelledImage], limits: ImageLimits = DEFAULT_LIMITS) -> str:
-    """sha256 over the contents and labels of images, in their order.
+def data_digest(
+    images: Sequence[LabelledImage], limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[str, int]:
+    """sha256 over the contents and labels of images in their order, and how many come again.
 
     Raises:
         ImageError: One cannot be read.
     """
     digest = hashlib.sha256()
+    seen: set[str] = set()
     for image in images:
         content = hashlib.sha256(image.source.read(limits)).hexdigest()
+        seen.add(content)
         digest.update(f"{content} {image.label}\n".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    return digest.hexdigest(), len(images) - len(seen)
 
 
 def _from_folder(folder: Path) -> list[LabelledImage]:

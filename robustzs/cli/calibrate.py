@@ -149,7 +149,7 @@ def calibrate(
         )
     with open_output(output, sys.stdout) as stream:
         stream.write(found.document.to_json())
-    _tell_unreadable(found)
+    _tell_left_out(found)
     for line in summary_lines(found.document):
         sys.stdout.write(terminal_safe(line) + "\n")
 
@@ -193,10 +193,16 @@ def _threat(attack: str | None, threat: str | None, n_steps: int | None) -> Thre
     return ThreatRecord(norm=model.norm, eps=model.eps, attack=attack, n_steps=n_steps)
 
 
-def _tell_unreadable(found: Calibrated) -> None:
-    if not found.unreadable:
-        return
-    lines = [f"warning: {len(found.unreadable)} images cannot be read and were left out"]
-    lines += [f"  {one.name}: {one.message}" for one in found.unreadable[:_SHOWN_UNREADABLE]]
+def _tell_left_out(found: Calibrated) -> None:
+    """What a person should know of the images: those that cannot be read, and copies."""
+    lines = []
+    if found.unreadable:
+        lines.append(f"warning: {len(found.unreadable)} images cannot be read and were left out")
+        lines += [f"  {one.name}: {one.message}" for one in found.unreadable[:_SHOWN_UNREADABLE]]
+    if repeated := found.document.data.n_repeated:
+        lines.append(
+            f"warning: {repeated} images are copies of others, and the guarantee is for images "
+            "that are independent: take them out"
+        )
     for line in lines:
         sys.stderr.write(terminal_safe(line) + "\n")

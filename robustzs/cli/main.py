@@ -19,6 +19,7 @@ from robustzs.cli import (
     calibrate,
     caption,
     classify,
+    compare,
     embed,
     export,
     hierarchy,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("calibrate")(calibrate.calibrate)
 app.command("caption")(caption.caption)
 app.command("classify")(classify.classify)
+app.command("compare")(compare.compare)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

@@ -38,6 +38,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         colour = np.clip(np.asarray(COLOURS[word]) + rng.normal(0.0, 0.25, 3), 0.0, 1.0)
         (folder / word).mkdir(parents=True, exist_ok=True)
         pixels = np.full((8, 8, 3), colour * 255.0).astype(np.uint8)
+        pixels[0, 0] = number  # no two alike
         Image.fromarray(pixels).save(folder / word / f"{number}.png")
     return folder
 
@@ -252,6 +253,17 @@ def test_tables_name_truths_at_any_depth_and_broken_images_are_told(
     assert "broken.png" in result.err
     assert read_calibration(out).data.n_unreadable == 1
     assert read_calibration(out).data.n == N
+
+
+def test_copies_of_an_image_are_told(
+    run: Run, photos: Path, options: list[str], tmp_path: Path
+) -> None:
+    table = tmp_path / "copies.csv"
+    rows = [f"{path},{path.parent.name}" for path in sorted(photos.rglob("*.png"))]
+    table.write_text("\n".join(["path,label", *rows, *rows[:3]]))
+    result = run(["calibrate", "--data", table, "-o", tmp_path / "c.json", *options])
+    assert result.code == 0
+    assert "3 images are copies of others" in result.err
 
 
 def test_too_few_images_and_strange_labels_are_refused(
