@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from robustzs.cards.reading import make_result
+from robustzs.cards.schema import Attack, Card, Dataset, MeasuredModel
 from robustzs_training.export.model_card import model_card
 from robustzs_training.lite.build import PROTOCOL
 
@@ -38,3 +42,28 @@ def test_only_float32_graphs_are_said_to_equal_torch() -> None:
 
 def test_a_model_without_a_card_says_that_nothing_was_measured() -> None:
     assert "it was not measured" in model_card(_read("bundle.json"))
+
+
+def test_a_card_with_a_schema_shows_its_intervals() -> None:
+    attack = Attack(
+        name="apgd-ce",
+        eps="1/255",
+        eps_value=1 / 255,
+        implementation="pyautoattack 0.2.0",
+        saw_defence=True,
+    )
+    right = np.array([True] * 5 + [False] * 5)
+    card = Card(
+        model=MeasuredModel(name="tiny", digest="a" * 64, engine="torch"),
+        robustness="5 of 10 pictures stay right",
+        protocol=("The pictures were not trained on.",),
+        datasets=(Dataset(name="pictures", digest="b" * 64, n=10, n_labels=6),),
+        attacks=(attack,),
+        results=(make_result(right, right, dataset="pictures", attack=attack),),
+        complete=True,
+    )
+    text = model_card(_read("bundle.json"), json.loads(card.to_json()))
+    assert "Robustness: 5 of 10 pictures stay right." in text
+    row = "| robust top-1, pictures, apgd-ce, Linf eps 1/255 | 0.500 (0.237 to 0.763) |  | 10 |"
+    assert row in text
+    assert "- The pictures were not trained on." in text
