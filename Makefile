@@ -9,8 +9,9 @@ FAST := "not slow and not wordnet and not gpu and not training"
 PHOTO ?= examples/photos/chelsea.png
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training test-gpu format lint \
-        types imports check coverage heldout benchmark lite wheel bento clean
+.PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
+        test-full-size test-gpu format lint types imports check coverage heldout benchmark \
+        benchmark-training lite wheel bento clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +41,10 @@ test: $(VENV)/.installed-dev  ## The default suite: no GPU, no network, some min
 	$(PYTEST) -m $(FAST)
 
 test-slow: $(VENV)/.installed-dev  ## Full-size exports and other tests of minutes
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not full_size"
+
+test-full-size: $(VENV)/.installed-dev  ## Two steps of every full-size recipe, random weights (half an hour, 12 GB)
+	$(PYTEST) -m full_size
 
 test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt install wordnet-base wordnet-sense-index)
 	$(PYTEST) -m wordnet
@@ -96,6 +100,12 @@ heldout: $(VENV)/.installed-dev  ## Run the held-out photographs and rewrite doc
 
 benchmark: $(VENV)/.installed-dev  ## One classify, and 200 photos, against an open_clip + torch script
 	$(BIN)/python -m benchmarks.classify_cost
+
+QTAFT ?=
+benchmark-training: $(VENV)/.installed-dev  ## One training step, and how it grows; QTAFT=DIR beside its authors' loop
+	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-32 $(if $(QTAFT),--qtaft $(QTAFT))
+	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-16 $(if $(QTAFT),--qtaft $(QTAFT))
+	$(BIN)/python -m benchmarks.train_step.growth
 
 clean:  ## Remove build output and caches (keeps .venv)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
