@@ -229,8 +229,7 @@ def _note(state: State) -> str:
     parts = [f"{state.failed} failed"] if state.failed else []
     if state.cost:
         parts.append(f"cost {state.cost:.2f}")
-    if state.eta is not None:
-        parts.append(f"{_duration(state.eta)} left")
+    parts.append(f"{_duration(state.eta)} left")
     return ", ".join(parts)
 
 

@@ -163,7 +163,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_after_sigkill_nothing_is_lost_and_nothing_asked_twice(
     tmp_path: Path, tiny_bundle: Path, suffix: str
 ) -> None:

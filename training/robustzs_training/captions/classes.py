@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -77,7 +77,7 @@ class GlossCaptioner:
             for name, label in self.labels.items()
         }
 
-    def caption(self, keys: Iterable[str]) -> Iterator[Sequence[Outcome]]:
+    def caption(self, keys: Iterable[str]) -> Generator[Sequence[Outcome], None, None]:
         """Outcomes in the order of the keys."""
         left = iter(keys)
         while group := list(islice(left, _PER_GROUP)):

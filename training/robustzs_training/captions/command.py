@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,8 +166,8 @@ class _Nobody:
 
     settings: dict[str, str]
 
-    def caption(self, keys: Iterable[str]) -> Iterator[Sequence[Outcome]]:
-        return iter(())
+    def caption(self, keys: Iterable[str]) -> Generator[Sequence[Outcome], None, None]:
+        yield from ()
 
 
 def _captioner(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,7 +53,7 @@ class EndpointCaptioner:
         """As in the table; the address is nobody's business."""
         return {"source": "openai", "prompt": self.prompt, "model": self.config.model}
 
-    def caption(self, keys: Iterable[str]) -> Iterator[Sequence[Outcome]]:
+    def caption(self, keys: Iterable[str]) -> Generator[Sequence[Outcome], None, None]:
         """Outcomes as they come.
 
         Raises:

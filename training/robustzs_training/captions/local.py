@@ -8,7 +8,7 @@ the classes of transformers. The original itself can be converted with
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -101,7 +101,7 @@ class LocalCaptioner:
         """As in the table."""
         return {"source": "transformers", "prompt": self.prompt, "model": self.name}
 
-    def caption(self, keys: Iterable[str]) -> Iterator[Sequence[Outcome]]:
+    def caption(self, keys: Iterable[str]) -> Generator[Sequence[Outcome], None, None]:
         """Outcomes batch by batch, in order.
 
         Raises:

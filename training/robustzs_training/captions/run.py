@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Captioner(Protocol):
     def settings(self) -> dict[str, str]:
         """``source``, ``prompt`` and ``model``, as in the table."""
 
-    def caption(self, keys: Iterable[str]) -> Iterator[Sequence[Outcome]]:
+    def caption(self, keys: Iterable[str]) -> Generator[Sequence[Outcome], None, None]:
         """Outcomes in groups, in any order; a group is written down together.
 
         Raises:
@@ -53,16 +54,14 @@ class State:
         total: All images.
         failed: Images without a caption, earlier runs included.
         cost: Of the tokens of all runs, by the prices.
-        seconds: This run took so far.
-        eta: Seconds that are left at this run's pace; ``None`` before the first outcome.
+        eta: Seconds that are left at this run's pace.
     """
 
     done: int
     total: int
     failed: int
     cost: float
-    seconds: float
-    eta: float | None
+    eta: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,36 +121,27 @@ def caption_images(
     charged = prices or Prices()
     before = sum(key in journal for key in keys)
     todo = [key for key in keys if journal.is_open(key, retry_failed=retry_failed)]
-    settled = len(keys) - len(todo)
     streak, n_new, is_stopped = 0, 0, False
-    groups = captioner.caption(todo)
-    try:
+    with closing(captioner.caption(todo)) as groups:
         for group in groups:
             journal.append(group)
             n_new += len(group)
             streak = _streak(streak, group)
             cost = charged.cost(journal.prompt_tokens, journal.completion_tokens)
-            seconds = time.monotonic() - start
-            if report is not None:
-                eta = seconds / n_new * (len(todo) - n_new) if n_new else None
-                failed = len(journal.failures)
+            if report is not None and n_new:
+                seconds = time.monotonic() - start
                 report(
                     State(
-                        done=settled + n_new,
+                        done=len(keys) - len(todo) + n_new,
                         total=len(keys),
-                        failed=failed,
+                        failed=len(journal.failures),
                         cost=cost,
-                        seconds=seconds,
-                        eta=eta,
+                        eta=seconds / n_new * (len(todo) - n_new),
                     )
                 )
             if max_cost is not None and cost >= max_cost and n_new < len(todo):
                 is_stopped = True
                 break
-    finally:
-        close = getattr(groups, "close", None)
-        if close is not None:
-            close()
     captioned = sum(key in journal for key in keys)
     known = set(keys)
     return Summary(
