@@ -82,7 +82,7 @@ def test_a_resumed_file_of_numbers_has_no_step_twice(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
     file.resume(0)
     for step in range(1, 6):
-        file.append({"step": step, "loss": 0.5})
+        file.append({"step": step, "loss": 0.5, "grad_norm": float("inf")})
     with file.path.open("a") as raw:
         raw.write('{"step": 6, "lo')
     file.resume(3)
@@ -90,6 +90,7 @@ def test_a_resumed_file_of_numbers_has_no_step_twice(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.path.read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["loss"] == 0.25
+    assert lines[0]["grad_norm"] is None
 
 
 def test_tensorboard_has_every_number(tmp_path: Path) -> None:

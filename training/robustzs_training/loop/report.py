@@ -6,6 +6,7 @@ Only the main process has these; the others get a reporter that says nothing.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -34,20 +35,25 @@ class MetricsFile:
         temporary.replace(self.path)
 
     def append(self, values: Mapping[str, Any]) -> None:
-        """Add a line.
+        """Add a line; a number that is not finite, which JSON lacks, becomes ``null``.
 
         Raises:
             TrainingError: The disk refuses.
         """
+        line = {key: value if _is_json(value) else None for key, value in values.items()}
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise TrainingError(
                 f"{self.path} cannot be written: {error}",
                 hint="free disk space, then start the same command again: it goes on from the "
                 "last checkpoint",
             ) from error
+
+
+def _is_json(value: object) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
