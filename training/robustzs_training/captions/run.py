@@ -39,9 +39,9 @@ class Prices:
     prompt: float = 0.0
     completion: float = 0.0
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Of so many tokens."""
-        total = self.prompt * prompt_tokens + self.completion * completion_tokens
+    def of(self, journal: Journal) -> float:
+        """The cost of all tokens of all runs."""
+        total = self.prompt * journal.prompt_tokens + self.completion * journal.completion_tokens
         return total / _TOKENS_PER_PRICE
 
 
@@ -127,23 +127,16 @@ def caption_images(
             journal.append(group)
             n_new += len(group)
             streak = _streak(streak, group)
-            cost = charged.cost(journal.prompt_tokens, journal.completion_tokens)
+            cost = charged.of(journal)
             if report is not None and n_new:
-                seconds = time.monotonic() - start
-                report(
-                    State(
-                        done=len(keys) - len(todo) + n_new,
-                        total=len(keys),
-                        failed=len(journal.failures),
-                        cost=cost,
-                        eta=seconds / n_new * (len(todo) - n_new),
-                    )
-                )
+                eta = (time.monotonic() - start) / n_new * (len(todo) - n_new)
+                done, failed = len(keys) - len(todo) + n_new, len(journal.failures)
+                report(State(done=done, total=len(keys), failed=failed, cost=cost, eta=eta))
             if max_cost is not None and cost >= max_cost and n_new < len(todo):
                 is_stopped = True
                 break
-    captioned = sum(key in journal for key in keys)
     known = set(keys)
+    captioned = sum(key in journal for key in keys)
     return Summary(
         total=len(keys),
         captioned=captioned,
@@ -151,7 +144,7 @@ def caption_images(
         failures=Counter(why for key, why in journal.failures.items() if key in known),
         prompt_tokens=journal.prompt_tokens,
         completion_tokens=journal.completion_tokens,
-        cost=charged.cost(journal.prompt_tokens, journal.completion_tokens),
+        cost=charged.of(journal),
         seconds=time.monotonic() - start,
         is_stopped=is_stopped,
     )
