@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from robustzs_training.export.model_card import model_card
+from robustzs_training.lite.build import PROTOCOL
 
 from robustzs.cards.reading import make_result
 from robustzs.cards.schema import Attack, Card, Dataset, MeasuredModel
-from robustzs_training.export.model_card import model_card
-from robustzs_training.lite.build import PROTOCOL
 
 LITE = Path(__file__).parents[2] / "robustzs" / "models" / "robustzs-lite-clean"
 
