@@ -6,8 +6,11 @@ import inspect
 import io
 import json
 import multiprocessing
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from robustzs.errors import DataError, DatasetNotFoundError, ImageError
 from robustzs.labels import LabelSet
+from tests.training.data.hub_server import HubServer
 from tests.training.data.shard_files import image_bytes
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -311,13 +315,27 @@ def test_images_are_decoded_by_our_decoder_one_by_one(tmp_path: Path) -> None:
 def test_a_table_does_not_choose_which_files_are_read(tmp_path: Path) -> None:
     secret = tmp_path / "secret.png"
     secret.write_bytes(image_bytes(7))
-    column = pa.array([{"bytes": None, "path": str(secret)}, {"bytes": image_bytes(1), "path": ""}])
-    (tmp_path / "set").mkdir()
-    pq.write_table(pa.table({"image": column}), tmp_path / "set" / "train.parquet")
-    source = open_hub(tmp_path / "cache", path=str(tmp_path / "set"))
-    with pytest.raises(ImageError, match=r"only the path .* which is not followed"):
-        source.read(0)
-    assert source.read(1).image.size == (24, 16)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "own.jpg").write_bytes(image_bytes(2, "JPEG"))
+    paths = [
+        str(secret),
+        f"{folder}/../secret.png",
+        "https://host/x.png",
+        "",
+        str(folder / "own.jpg"),
+    ]
+    rows = [{"bytes": None, "path": path} for path in paths]
+    column = pa.array(rows, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    pq.write_table(pa.table({"image": column}), folder / "train.parquet")
+    source = open_hub(tmp_path / "cache", path=str(folder))
+    for index in range(3):
+        with pytest.raises(ImageError, match=r"only the path .* which is not followed"):
+            source.read(index)
+    with pytest.raises(ImageError, match="no image"):
+        source.read(3)
+    assert source.read(4).key == source.key_of(4) == "own.jpg"
+    assert source.key_of(0) == "set/train/00000000"
 
 
 @pytest.mark.parametrize("name", ["image", "jpg"])
@@ -462,6 +480,50 @@ def test_a_hub_out_of_reach_is_told_at_once(
         open_hub(tmp_path, name="nobody/nothing:default")
     assert time.monotonic() - start < 15  # the package alone takes 23 seconds
     assert before == datasets.config.HF_HUB_OFFLINE
+
+
+ASK = """
+import sys
+from pathlib import Path
+from robustzs.errors import RobustZSError
+from robustzs_training.data.named import open_huggingface
+from robustzs_training.recipe import DataPart
+try:
+    part = DataPart(source="huggingface", name=sys.argv[1])
+    source = open_huggingface(part, cache=Path(sys.argv[2]))
+    print(len(source), source.labels.names, source.read(1).key, source.read(1).caption)
+except RobustZSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_files", [False, True])
+def test_a_repository_on_a_hub_and_later_without_it(tmp_path: Path, as_files: bool) -> None:
+    """Against a server that speaks the Hub's protocol, since its address is fixed at import."""
+    if as_files:
+        files = {f"train/{kind}/{i}.png": image_bytes(i) for i in range(2) for kind in ("a", "b")}
+        expected = "4 ('a', 'b')"
+    else:
+        table = write_parquet(tmp_path / "set") / "train-00000-of-00001.parquet"
+        files = {"data/train-00000-of-00001.parquet": table.read_bytes()}
+        expected = "6 ('golden retriever', 'tabby') pets/train/00000001 picture 1"
+
+    def ask(name: str) -> str:
+        environment = {
+            **{key: value for key, value in os.environ.items() if "proxy" not in key.lower()},
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path / "home"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        command = [sys.executable, "-c", ASK, name, str(tmp_path / "cache")]
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+    with HubServer("me/pets", files) as hub:
+        answer = ask("me/pets@main:default")
+        assert answer.startswith(expected)
+    assert ask("me/pets") == answer  # from the cache
 
 
 # Names of classes

@@ -25,6 +25,7 @@ _NAME = re.compile(
     re.ASCII,
 )
 _READERS = ("parquet", "arrow", "imagefolder")
+_CACHED = "cache"  # what one of these prepared earlier, when the Hub is out of reach
 _HUB_TIMEOUT = httpx.Timeout(10.0)
 _OUT_OF_REACH: tuple[type[Exception], ...] = (
     ConnectionError,
@@ -55,12 +56,13 @@ class Prepared:
     Attributes:
         dataset: Map-style.
         name: For keys.
-        root: Of an image folder, whose rows name files; ``None`` where rows hold the bytes.
+        folders: Where files may lie that rows name instead of holding their bytes; keys are
+            relative to the first.
     """
 
     dataset: datasets.Dataset
     name: str
-    root: Path | None
+    folders: tuple[Path, ...]
 
 
 def prepare(part: DataPart, cache: Path) -> Prepared:
@@ -74,13 +76,11 @@ def prepare(part: DataPart, cache: Path) -> Prepared:
     origin = repr(part.path or part.name)
     with _reachable(wanted):
         builder = _builder(wanted, origin, cache)
-        reader = _reader(builder, origin)
+        _check_reader(builder, origin)
         dataset = _prepare(builder, part.split, origin)
-    root = None
-    if reader == "imagefolder":
-        root = Path(os.path.abspath(wanted.path)) if wanted.is_local else cache
+    folders = (Path(wanted.path),) if wanted.is_local else (cache, Path(hub_constants.HF_HUB_CACHE))
     name = f"{Path(os.path.abspath(wanted.path)).name}/{part.split}"
-    return Prepared(dataset=dataset, name=name, root=root)
+    return Prepared(dataset=dataset, name=name, folders=folders)
 
 
 def _wanted(part: DataPart) -> _Wanted:
@@ -160,12 +160,11 @@ def _builder(wanted: _Wanted, origin: str, cache: Path) -> datasets.DatasetBuild
         ) from error
 
 
-def _reader(builder: datasets.DatasetBuilder, origin: str) -> str:
-    """How the package would read it, if that is one of those that run and unpickle nothing."""
+def _check_reader(builder: datasets.DatasetBuilder, origin: str) -> None:
+    """Let only those of the package's readers work that run and unpickle nothing."""
     module = type(builder).__module__
-    for reader in _READERS:
-        if module == f"datasets.packaged_modules.{reader}.{reader}":
-            return reader
+    if module in {f"datasets.packaged_modules.{each}.{each}" for each in (*_READERS, _CACHED)}:
+        return
     kind = module.rsplit(".", 1)[-1]
     shards = "for .tar shards use data.source=webdataset; " if kind == "webdataset" else ""
     raise DataError(

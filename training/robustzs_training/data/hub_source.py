@@ -8,6 +8,7 @@ Images stay encoded until :func:`robustzs.images.decode.decode_image` gets them.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -42,7 +43,8 @@ class HuggingFaceSource:
         dataset: Map-style, images not decoded; it travels to loader processes as names of files.
         columns: Which of its columns count.
         stem: Begins every key.
-        root: Of an image folder, whose rows name files; ``None`` where rows hold the bytes.
+        folders: Where files may lie that rows name instead of holding their bytes; keys are
+            relative to the first.
         labels: The classes.
         places: int64 ``[n]``, for the examples that have one.
         rows: int64 ``[n]``: which rows of the dataset these are; ``None`` for all.
@@ -55,7 +57,7 @@ class HuggingFaceSource:
         columns: Columns,
         *,
         stem: str,
-        root: Path | None,
+        folders: Sequence[Path],
         labels: LabelSet | None,
         places: npt.NDArray[np.int64] | None,
         rows: npt.NDArray[np.int64] | None,
@@ -64,7 +66,7 @@ class HuggingFaceSource:
         self._dataset = dataset
         self._columns = columns
         self._stem = stem
-        self._root = root
+        self._folders = tuple(Path(os.path.abspath(folder)) for folder in folders)
         self._labels = labels
         self._places = places
         self._rows = rows
@@ -94,25 +96,27 @@ class HuggingFaceSource:
         for batch in self._dataset.data.to_batches():
             images = batch.column(self._columns.image)
             if pa.types.is_struct(images.type):
-                names = images.field("path") if images.type.get_field_index("path") >= 0 else None
+                for value in images.field("path").to_pylist() if _has_paths(images.type) else ():
+                    file = self._file(value)
+                    size = os.stat(value).st_size if file is not None else 0
+                    total.update(f"{file}\0{size}\n".encode("utf-8", "surrogateescape"))
                 images = images.field("bytes")
-                if names is not None and self._root is not None:
-                    for name in names.to_pylist():
-                        total.update(_below(name, self._root).encode("utf-8", "surrogateescape"))
-                        total.update(b"\0%d\n" % (os.stat(name).st_size if name else 0))
             sizes = pc.fill_null(pc.binary_length(images), -1)
             total.update(np.asarray(sizes).astype("<i8").tobytes())
             if self._columns.caption is not None:
                 for text in batch.column(self._columns.caption).to_pylist():
-                    total.update((_caption(text) or "").encode("utf-8", "replace") + b"\n")
+                    total.update(json.dumps(_caption(text)).encode("ascii"))
         return total.hexdigest()
 
     def key_of(self, index: int) -> str:
         """The file in an image folder, else the number of the row."""
         row = self._row(index)
-        if self._root is None:
-            return f"{self._stem}/{row:08d}"
-        return _below(self._dataset[row][self._columns.image]["path"], self._root)
+        value = self._dataset.data.column(self._columns.image)
+        if pa.types.is_struct(value.type) and _has_paths(value.type):
+            file = self._file(value[row].as_py()["path"] if value[row].is_valid else None)
+            if file is not None:
+                return file
+        return f"{self._stem}/{row:08d}"
 
     def caption_of(self, index: int) -> str | None:
         """The caption without decoding the image; ``None`` where there is none."""
@@ -132,9 +136,9 @@ class HuggingFaceSource:
         value = record[self._columns.image]
         data = value.get("bytes") if isinstance(value, dict) else value
         path = value.get("path") if isinstance(value, dict) else None
-        key = f"{self._stem}/{row:08d}"
-        if data is None and path and self._root is not None:
-            key = _below(path, self._root)
+        file = self._file(path)
+        key = f"{self._stem}/{row:08d}" if file is None else file
+        if data is None and path and file is not None:
             data = ImageSource(path).read()
         if data is None:
             # A table from somewhere must not choose which of our files are read.
@@ -147,6 +151,15 @@ class HuggingFaceSource:
             label=None if self._places is None else int(self._places[index]),
             caption=None if caption is None else _caption(record[caption]),
         )
+
+    def _file(self, path: str | None) -> str | None:
+        """A file that rows may name, below the folder that it lies in."""
+        for folder in self._folders if path else ():
+            try:
+                return Path(os.path.abspath(path or "")).relative_to(folder).as_posix()
+            except ValueError:
+                continue
+        return None
 
     def _row(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -180,7 +193,7 @@ def open_huggingface(part: DataPart, *, cache: Path) -> HuggingFaceSource:
         dataset,
         columns,
         stem=stem,
-        root=prepared.root,
+        folders=prepared.folders,
         labels=labels,
         places=places,
         rows=rows,
@@ -247,8 +260,5 @@ def _caption(value: Any) -> str | None:
     return (value.strip() or None) if isinstance(value, str) else None
 
 
-def _below(path: str | None, root: Path) -> str:
-    if not path:
-        return ""
-    relative = Path(os.path.relpath(path, root)).as_posix()
-    return Path(path).name if relative.startswith("..") else relative
+def _has_paths(kind: pa.StructType) -> bool:
+    return bool(kind.get_field_index("path") >= 0)
