@@ -20,7 +20,7 @@ _SIZE_HINT = "sizes are in units of pixels in [0, 1]: write 4/255 or 0.0157"
 
 
 def parse_size(text: str | float) -> float:
-    """Read a size such as ``4/255``, ``0.5`` or ``1e-3``; a number is checked and returned.
+    """Read a size such as ``4/255``, ``1.5/255``, ``0.5`` or ``1e-3``; a number is only checked.
 
     A quotient becomes the float nearest to the exact fraction.
 
@@ -28,12 +28,24 @@ def parse_size(text: str | float) -> float:
         UsageError: Not a number or a quotient, not finite, or negative.
     """
     try:
-        value = float(Fraction(text.replace(" ", ""))) if isinstance(text, str) else float(text)
+        value = _read(text) if isinstance(text, str) else float(text)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(f"{text!r} is no size", hint=_SIZE_HINT) from error
     if not math.isfinite(value) or value < 0.0:
         raise UsageError(f"a size of {text!r} is not finite and >= 0", hint=_SIZE_HINT)
     return value
+
+
+def _read(text: str) -> float:
+    numerator, slash, denominator = text.replace(" ", "").partition("/")
+    if not slash:
+        return float(numerator)
+    if "e" in text.lower():  # an exact fraction of 1e99999999 would take all memory
+        raise ValueError(text)
+    below = Fraction(denominator) if "/" not in denominator else Fraction(0)
+    if below <= 0:
+        raise ValueError(text)
+    return float(Fraction(numerator) / below)
 
 
 def format_size(size: float) -> str:

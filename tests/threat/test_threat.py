@@ -15,7 +15,14 @@ from robustzs.threat import AttackConfig, ThreatModel, format_size, parse_size
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4/255", 4 / 255), (" 1 / 255 ", 1 / 255), ("0.5", 0.5), ("1e-3", 1e-3), (0.25, 0.25)],
+    [
+        ("4/255", 4 / 255),
+        (" 1 / 255 ", 1 / 255),
+        ("1.25/255", 1.25 / 255),
+        ("0.5", 0.5),
+        ("1e-3", 1e-3),
+        (0.25, 0.25),
+    ],
 )
 def test_sizes_are_read_as_people_write_them(text: str | float, size: float) -> None:
     assert parse_size(text) == size
@@ -27,7 +34,21 @@ def test_a_quotient_is_the_nearest_float(above: int, below: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "four", "1/0", "-1/255", "nan", "inf", "4/255/2", float("nan"), -0.1]
+    "text",
+    [
+        "",
+        "four",
+        "1/0",
+        "-1/255",
+        "-1/-255",
+        "nan",
+        "inf",
+        "4/255/2",
+        "1e999999999",
+        "1/1e999999999",
+        float("nan"),
+        -0.1,
+    ],
 )
 def test_what_is_no_size_is_named(text: str | float) -> None:
     with pytest.raises(UsageError) as caught:
