@@ -16,7 +16,7 @@ from robustzs.calibration.document import (
     ThreatRecord,
     guarantee_text,
 )
-from robustzs.calibration.fit import fit
+from robustzs.calibration.fit import Fitted, fit
 from robustzs.classifier.classifier import Classifier
 from robustzs.classifier.labelled import LabelledImage, data_digest
 from robustzs.errors import DataError, UsageError
@@ -114,31 +114,35 @@ def calibrate(
         seed=seed,
     )
     digest, n_repeated = data_digest([images[place] for place in kept], classifier.embedder.limits)
-    binding = classifier.binding.model_copy(update={"temperature": found.temperature})
-    document = CalibrationDocument(
-        model=ModelRef(
-            name=classifier.embedder.manifest.name, digest=classifier.embedder.bundle.digest
-        ),
+    data = DataRecord(
+        name=name,
+        digest=digest,
+        n=len(kept),
+        n_unreadable=len(unreadable),
+        n_repeated=n_repeated,
+        synthetic=synthetic,
+        seed=seed,
+    )
+    return Calibrated(_document(classifier, found, data, threat), unreadable)
+
+
+def _document(
+    classifier: Classifier, found: Fitted, data: DataRecord, threat: ThreatRecord | None
+) -> CalibrationDocument:
+    tree, bundle = classifier.hierarchy, classifier.embedder.bundle
+    return CalibrationDocument(
+        model=ModelRef(name=bundle.manifest.name, digest=bundle.digest),
         hierarchy=HierarchyRef(
             name=tree.name, digest=tree.digest, n_leaves=tree.n_leaves, n_nodes=tree.n_nodes
         ),
-        binding=binding,
+        binding=classifier.binding.model_copy(update={"temperature": found.temperature}),
         temperature=found.record,
         targets=found.targets,
-        data=DataRecord(
-            name=name,
-            digest=digest,
-            n=len(kept),
-            n_unreadable=len(unreadable),
-            n_repeated=n_repeated,
-            synthetic=synthetic,
-            seed=seed,
-        ),
+        data=data,
         threat=threat,
-        guarantee=guarantee_text(synthetic=synthetic, threat=threat),
+        guarantee=guarantee_text(synthetic=data.synthetic, threat=threat),
         created_with=f"robustzs {__version__}",
     )
-    return Calibrated(document, unreadable)
 
 
 def _check(classifier: Classifier, fit_temperature: bool) -> None:
