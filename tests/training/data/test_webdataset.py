@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import webdataset
 from robustzs_training.data.base import Chunked, SampleSource, Surveyed
 from robustzs_training.data.build import build_source
