@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from open_clip import get_tokenizer
 from robustzs_training.adapter import ClipAdapter
+from robustzs_training.loop.optim import build_optimizer
 from robustzs_training.models import build_model
 from robustzs_training.objectives import Batch, QtAft
+from robustzs_training.recipe import OptimizerPart
 from safetensors.torch import load_file
 
 from benchmarks.train_step.setting import (
@@ -46,12 +48,8 @@ class Ours:
         model.load_state_dict(load_file(weights))
         self.objective = QtAft(ClipAdapter(model, MEAN, STD), caption_weight=CAPTION_WEIGHT).train()
         self.objective.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.AdamW(
-            list(self.objective.trainable().values()),
-            lr=LEARNING_RATE,
-            weight_decay=WEIGHT_DECAY,
-            betas=BETAS,
-        )
+        part = OptimizerPart(lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS)
+        self.optimizer = build_optimizer(part, self.objective.trainable().values())
         self.setting, self.bf16, self.cache = setting, bf16, cache
         self.tokenize = get_tokenizer("ViT-B-32")
         self.generator = torch.Generator().manual_seed(setting.seed)

@@ -25,13 +25,22 @@ from robustzs_training.recipe import OptimizerPart, SchedulePart
 def build_optimizer(
     part: OptimizerPart, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over all parameters alike: the sources exclude none from weight decay."""
+    """AdamW or SGD over all parameters alike: the sources exclude none from weight decay.
+
+    Fused: one pass over the numbers instead of about ten, which counts on a CPU.
+    """
     chosen = list(parameters)
     if part.name == "sgd":
         return torch.optim.SGD(
-            chosen, lr=part.lr, momentum=part.momentum, weight_decay=part.weight_decay
+            chosen,
+            lr=part.lr,
+            momentum=part.momentum,
+            weight_decay=part.weight_decay,
+            fused=True,
         )
-    return torch.optim.AdamW(chosen, lr=part.lr, betas=part.betas, weight_decay=part.weight_decay)
+    return torch.optim.AdamW(
+        chosen, lr=part.lr, betas=part.betas, weight_decay=part.weight_decay, fused=True
+    )
 
 
 def slots(part: OptimizerPart) -> int:
