@@ -65,6 +65,7 @@ RobustZSError                          base: .code, .message, .hint
 │   └── TrainingStateError             a training checkpoint is damaged or of another run
 ├── EvaluationError
 │   ├── UntrustworthyResultError       a check refuses to publish a number
+│   ├── EvaluationStateError           what a measurement kept is damaged or of another one
 │   └── CardError                      a card cannot be read, or contradicts itself or its model
 └── ServerError                        a remote service refused or failed, with its .status
     ├── ChatUnavailableError           a chat model was not reached, or kept failing
@@ -147,6 +148,7 @@ from robustzs.errors.training import (
     DatasetNotFoundError,
     DivergenceError,
     EvaluationError,
+    EvaluationStateError,
     PreflightError,
     RecipeError,
     ShardError,
@@ -185,6 +187,7 @@ __all__ = [
     "DivergenceError",
     "DuplicateLabelError",
     "EvaluationError",
+    "EvaluationStateError",
     "ExportError",
     "ExportParityError",
     "HierarchyDigestError",

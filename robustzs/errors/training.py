@@ -83,6 +83,12 @@ class UntrustworthyResultError(EvaluationError):
     code = "untrustworthy-result"
 
 
+class EvaluationStateError(EvaluationError):
+    """What a measurement kept is damaged, or belongs to another one."""
+
+    code = "evaluation-state"
+
+
 class CardError(EvaluationError):
     """A card cannot be read, or contradicts itself or its model."""
 
