@@ -158,6 +158,7 @@ def conclude(
         "threat": str(recipe.threat.build()),
         "model": shop.source.source.description,
         "data": _data_record(shop),
+        "asked": _asked(recipe),
         "steps": result.steps,
         "images_seen": result.steps * recipe.run.batch_size,
         "final": dict(result.final_terms),
@@ -215,8 +216,10 @@ def _finished(recipe: Recipe, output: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(found, dict) or found.get("recipe_digest") != recipe.digest:
         return None
-    lacks_numbers = recipe.evaluate is not None and found.get("after") is None
-    if lacks_numbers or not isinstance(found.get("steps"), int):
+    asked, answered = _asked(recipe), found.get("asked")
+    if recipe.evaluate is None and isinstance(answered, dict):  # numbers are kept where they are
+        asked["evaluate"] = answered.get("evaluate")
+    if asked != answered or not isinstance(found.get("steps"), int):
         return None
     if recipe.export.enabled:
         try:
@@ -226,6 +229,13 @@ def _finished(recipe: Recipe, output: Path) -> dict[str, Any] | None:
         if digest != (found.get("bundle") or {}).get("digest"):
             return None
     return found
+
+
+def _asked(recipe: Recipe) -> dict[str, Any]:
+    """What decides a summary beside the weights: where the data lie, and what follows training."""
+    full = recipe.document()
+    places = {key: full["data"][key] for key in ("path", "captions")}
+    return {"data": places, "evaluate": full["evaluate"], "export": full["export"]}
 
 
 def _start_over(output: Path) -> None:

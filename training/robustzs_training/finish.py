@@ -21,7 +21,13 @@ from typing import Any
 
 import torch
 
-from robustzs.bundle.manifest import MANIFEST_NAME, BundleManifest, Geometry, SourceRecord
+from robustzs.bundle.manifest import (
+    MANIFEST_NAME,
+    BundleManifest,
+    Geometry,
+    LicenceRecord,
+    SourceRecord,
+)
 from robustzs.bundle.store import Bundle, read_json_object
 from robustzs.errors import BundleWriteError, RobustZSError
 from robustzs.threat import format_size
@@ -188,13 +194,21 @@ def _facts(
         preprocess=source.preprocess,
         mean=source.mean,
         std=source.std,
-        licences=licences_of(recipe.export.licence, manifest),
+        licences=(*licences_of(recipe.export.licence, manifest), *_licences_of_data(recipe)),
         templates=templates_of(recipe, source),
         # Distances have a scale of their own, which was trained.
         temperature=manifest.temperature if manifest is not None and geometry is None else 1.0,
         geometry=geometry or (Geometry() if manifest is None else manifest.geometry),
         training=training,
     )
+
+
+def _licences_of_data(recipe: Recipe) -> tuple[LicenceRecord, ...]:
+    """Of pictures that this package brings; a user's own are the user's to know."""
+    if recipe.data.source != "openmoji":
+        return ()
+    covers = "OpenMoji's drawings, which the image tower was trained on"
+    return (LicenceRecord(name="CC-BY-SA-4.0", covers=covers, url="https://openmoji.org"),)
 
 
 def calibration_note(source: SourceModel, objective: Objective) -> str:

@@ -119,6 +119,29 @@ def test_a_run_that_only_lacks_its_numbers_gets_them(run, tmp_path, pictures):
     assert json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))["after"]["n"] == 12
 
 
+def test_other_questions_are_answered_by_the_same_weights(run, tmp_path, pictures):
+    assert run(*arguments(tmp_path, pictures)).code == 0
+    harder = ["--set", "evaluate.eps=4/255"]
+    done = run(*arguments(tmp_path, pictures, *harder))
+    assert done.code == 0
+    assert "step 2/2" not in done.err
+    assert "finished already" not in done.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert summary["protocol"]["eps"] == "4/255"
+    kept = run(*arguments(tmp_path, pictures, *harder, "--no-evaluate", "--json"))
+    assert "finished already" in kept.err
+    assert json.loads(kept.out) == summary
+
+
+def test_other_data_in_the_same_folder_is_refused(run, tmp_path, pictures):
+    assert run(*arguments(tmp_path, pictures, "--no-evaluate")).code == 0
+    other = shutil.copytree(pictures, tmp_path / "other")
+    next(other.rglob("*.png")).unlink()
+    done = run(*arguments(tmp_path, other, "--no-evaluate"))
+    assert done.code == 1
+    assert "data digest" in done.err
+
+
 @pytest.mark.parametrize("recipe", ["hierarchical-vit-b-32", "qt-aft-hierarchical-vit-b-32"])
 def test_trees_and_captions(run, tmp_path, pictures, recipe):
     more = ["--set", "data.siblings=2", "--set", "data.caption_mode=names-and-properties"]
