@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
-from robustzs.bundle.manifest import Geometry
-from robustzs.labels import LabelSet
-from robustzs.labels.templates import TemplateSet, get_templates
+from robustzs.labels.templates import get_templates
 from robustzs.settings import cache_dir
-from robustzs_training.adapter import ClipAdapter
 from robustzs_training.assemble import Workshop
-from robustzs_training.evaluation.apgd import LogitsOf
 from robustzs_training.evaluation.heldout import HeldOut, heldout_of
-from robustzs_training.evaluation.robustness import Head, compare, measure
-from robustzs_training.factory import Tokenize, adapter_of, device_of, load_model, tokenizer_for
+from robustzs_training.evaluation.robustness import compare, measure
+from robustzs_training.evaluation.victim import head_of
+from robustzs_training.factory import adapter_of, device_of, load_model, tokenizer_for
 from robustzs_training.finish import geometry_of, templates_of
-from robustzs_training.geometry import distance, exp_0
 from robustzs_training.recipe import EvaluatePart
 
 NOT_MEASURED: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
@@ -58,7 +52,7 @@ def measure_gain(
             heldout,
             part,
             templates,
-            head=_head(compared),
+            head=head_of(compared),
             seed=recipe.run.seed,
             progress=report,
         )
@@ -92,36 +86,3 @@ def _held_out(shop: Workshop, part: EvaluatePart) -> HeldOut | None:
     return heldout_of(
         part, recipe.data, shop.source.preprocess, cache=cache_dir() / "data", seed=recipe.run.seed
     )
-
-
-def _head(geometry: Geometry | None) -> Head | None:
-    if geometry is None or geometry.kind == "cosine":
-        return None
-    return poincare_head(geometry)
-
-
-def poincare_head(geometry: Geometry) -> Head:
-    """Minus the distance in the ball, as ``robustzs.scoring`` computes it.
-
-    Templates are averaged in the tangent space. Without a factor: the attack chooses its own.
-    """
-    curvature, image_scale = float(geometry.curvature or 1.0), float(geometry.image_scale or 1.0)
-    text_scale = float(geometry.text_scale or 1.0)
-
-    def head(
-        model: ClipAdapter, tokenizer: Tokenize, labels: LabelSet, templates: TemplateSet
-    ) -> LogitsOf:
-        prompts = [text for label in labels for text in templates.fill(label.prompt)]
-        ids = torch.as_tensor(tokenizer(prompts)).to(device_of(model))
-        with torch.no_grad():
-            raw = torch.cat([model.text_features(model.trim(rows)) for rows in ids.split(256)])
-        mean = raw.float().reshape(len(labels), len(templates), -1).mean(dim=1)
-        classes = exp_0(mean * text_scale, curvature)
-
-        def logits_of(pixels: torch.Tensor) -> torch.Tensor:
-            points = exp_0(model.image_features(pixels).float() * image_scale, curvature)
-            return -distance(points, classes, curvature)
-
-        return logits_of
-
-    return head

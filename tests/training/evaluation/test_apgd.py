@@ -7,6 +7,7 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack
 from robustzs_training.evaluation import apgd
 from robustzs_training.evaluation.apgd import apgd_ce
+from robustzs_training.evaluation.attacks.view import starting_points
 
 from robustzs.errors import UntrustworthyResultError, UsageError
 from robustzs.threat import ThreatModel
@@ -109,7 +110,7 @@ def test_it_is_the_packages_own_attack() -> None:
         lambda x: outcome.logit_factor * net(x), n_iter=20, norm="Linf", eps=LINF.eps, loss="ce"
     )
     plain.init_hyperparam(pixels)
-    starts = apgd._starts(pixels, LINF, [(0, row) for row in range(N)])
+    starts = starting_points(pixels, LINF, 0, list(range(N)))
     _, still_right, _, _ = plain.attack_single_run(pixels, labels, x_init=starts)
     assert torch.equal(outcome.robust_correct, still_right.bool())
 

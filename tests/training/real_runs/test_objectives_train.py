@@ -14,9 +14,9 @@ import pytest
 import torch
 from robustzs_training.assemble import Clock, Place, assemble
 from robustzs_training.evaluation import HeldOut, Measured, compare, heldout_of, measure
+from robustzs_training.evaluation.victim import head_of
 from robustzs_training.factory import adapter_of, load_model, tokenizer_for
 from robustzs_training.finish import geometry_of, templates_of
-from robustzs_training.gain import poincare_head
 from robustzs_training.loop import Trainer
 from robustzs_training.recipe import EvaluatePart, Recipe
 from robustzs_training.recipe_files import load_recipe
@@ -95,7 +95,7 @@ def test_a_short_run_hardens(
         heldout,
         part,
         get_templates(templates_of(recipe, shop.source)),
-        head=None if geometry is None else poincare_head(geometry),
+        head=head_of(geometry),
     )
     found = compare(before, after)
     told = {"objective": name, "steps": result.steps, "seconds": round(result.seconds, 1), **found}

@@ -49,6 +49,7 @@ class PerturbedInput:
             the same ``generator`` state everywhere if its start is uniform. An input that is not
             shared is this process's part of a batch: with the same ``generator`` state
             everywhere, an image starts from the same noise in however many processes.
+        first: Where to start instead, shaped as ``clean``: pulled into the ball, not the bounds.
     """
 
     clean: torch.Tensor
@@ -57,6 +58,7 @@ class PerturbedInput:
     step_size: float | None = None
     start: Start | None = None
     shared: bool = False
+    first: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.clean.dtype != torch.float32 or self.clean.ndim < 1:
@@ -133,7 +135,10 @@ def _run(
     x_adv: dict[str, torch.Tensor] = {}
     for name, ball in balls.items():
         x_adv[name] = ball.clean.clone()
-        if (inputs[name].start or config.start) == "uniform":
+        first = inputs[name].first
+        if first is not None:
+            x_adv[name] = Ball(ball.clean, ball.threat, None).project(first, corners[name])
+        elif (inputs[name].start or config.start) == "uniform":
             part = (0, 1) if inputs[name].shared else (rank(), world_size())
             noisy = ball.sample(generator, part=part)
             # Only the ball, not the bounds, before the first gradient.

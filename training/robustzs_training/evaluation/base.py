@@ -86,10 +86,13 @@ class Proposal:
         adversarial: float32 ``[B, 3, H, W]``: inside the ball and [0, 1]; where the attack failed,
             its best try or the clean image.
         broken: bool ``[B]``: no right label is on top there. Judged on ``Victim.logits_of``.
+        broken_by: Name of the attack that broke each image, which is a member of an ensemble where
+            one attacked; empty where it stands.
     """
 
     adversarial: torch.Tensor
     broken: torch.Tensor
+    broken_by: tuple[str, ...] = ()
 
 
 class Attack(Protocol):

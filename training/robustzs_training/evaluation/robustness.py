@@ -9,27 +9,22 @@ scale that the attack sees.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from robustzs.errors import EvaluationError
-from robustzs.labels import LabelSet
 from robustzs.labels.templates import TemplateSet
 from robustzs.metrics.intervals import paired_difference, wilson
 from robustzs.threat import ThreatModel, format_size
 from robustzs_training.adapter import ClipAdapter, attack_mode
-from robustzs_training.evaluation.apgd import AttackOutcome, LogitsOf, Progress, apgd_ce
+from robustzs_training.evaluation.apgd import AttackOutcome, Progress, apgd_ce
 from robustzs_training.evaluation.heldout import HeldOut
-from robustzs_training.factory import Tokenize, class_features, device_of
+from robustzs_training.evaluation.victim import Head, head_of
+from robustzs_training.factory import Tokenize, device_of
 from robustzs_training.recipe import EvaluatePart
-
-Head = Callable[[ClipAdapter, Tokenize, LabelSet, TemplateSet], LogitsOf]
-"""Model, tokenizer, classes, templates -> ``pixels`` to logits, as the deployed model has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +86,8 @@ def measure(
     device = device_of(model)
     with attack_mode(model):
         model.to(memory_format=torch.channels_last)
-        if head is None:
-            classes = class_features(model, tokenizer, heldout.classes, templates)
-            logits_of = cosine_logits_of(model, classes)
-        else:
-            logits_of = head(model, tokenizer, heldout.classes, templates)
+        compared = head or head_of(None)
+        logits_of = compared(model, tokenizer, heldout.classes, templates)
         threat = ThreatModel(norm="Linf", eps=part.eps)
         outcome = apgd_ce(
             logits_of,
@@ -112,16 +104,6 @@ def measure(
         protocol=_protocol(heldout, part, templates, seed, outcome),
         seconds=time.monotonic() - started,
     )
-
-
-def cosine_logits_of(model: ClipAdapter, classes: torch.Tensor) -> LogitsOf:
-    """``pixels`` -> ``logit_scale * cos(image, class)`` ``[B, C]``; ``classes`` unit ``[C, D]``."""
-    scale = model.logit_scale.detach().float()
-
-    def logits_of(pixels: torch.Tensor) -> torch.Tensor:
-        return scale * F.normalize(model.image_features(pixels).float(), dim=-1) @ classes.T
-
-    return logits_of
 
 
 def _protocol(
