@@ -70,6 +70,14 @@ class FolderSource:
         """The caption; ``None`` where the table has none."""
         return (self.captions[index] or None) if self.captions is not None else None
 
+    def encoded(self, index: int) -> bytes:
+        """The image's file.
+
+        Raises:
+            ImageError: Too large, or not there any more.
+        """
+        return ImageSource(str(self.scan.root / self.scan.keys[index])).read()
+
     def read(self, index: int) -> Sample:
         """Read and decode one image.
 
@@ -77,7 +85,7 @@ class FolderSource:
             ImageError: Not an image, damaged, too large, or not there any more.
         """
         key = self.scan.keys[index]
-        image = decode_image(ImageSource(str(self.scan.root / key)).read())
+        image = decode_image(self.encoded(index))
         label = int(self.places[index]) if self.places is not None else None
         return Sample(key=key, image=image, label=label, caption=self.caption_of(index))
 
