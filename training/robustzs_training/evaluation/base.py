@@ -70,12 +70,16 @@ class Victim:
         logits_for: Texts ``[M]`` -> ``pixels`` to logits ``[B, M]``, compared as the deployed model
             compares: for attacks guided by captions or other prompts than the label's.
         device: Where pixels go.
+        logits_among: Prompts ``[M]`` of other things than the labels -> ``pixels`` to logits
+            ``[B, M]``, through the templates that the labels' prompts went through; ``None`` where
+            there is no text tower.
     """
 
     logits_of: TensorFunction
     image_features_of: TensorFunction
     logits_for: Callable[[Sequence[str]], TensorFunction]
     device: torch.device
+    logits_among: Callable[[Sequence[str]], TensorFunction] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,10 @@ def victim_of(
         raise UsageError(f"logit_scale is {scale!r}", hint="the factor on cosines, above 0")
     compared = geometry or COSINE
     texts = _Texts(model, tokenizer)
-    classes = classes_of(model, tokenizer, labels, templates, compared)
+
+    def logits_among(prompts: Sequence[str]) -> TensorFunction:
+        classes = _classes(model, tokenizer, prompts, templates, compared)
+        return _logits_of(model, classes, compared, scale)
 
     def logits_for(prompts: Sequence[str]) -> TensorFunction:
         if not prompts:
@@ -67,10 +70,11 @@ def victim_of(
         return _logits_of(model, join(texts.features(prompts)[:, None], compared), compared, scale)
 
     return Victim(
-        logits_of=_logits_of(model, classes, compared, scale),
+        logits_of=logits_among([label.prompt for label in labels]),
         image_features_of=lambda pixels: model.image_features(pixels).float(),
         logits_for=logits_for,
         device=device_of(model),
+        logits_among=logits_among,
     )
 
 
@@ -94,7 +98,6 @@ def head_of(geometry: Geometry | None, *, scale: float | None = None) -> Head:
     return head
 
 
-@torch.no_grad()
 def classes_of(
     model: ClipAdapter,
     tokenizer: Tokenize,
@@ -103,9 +106,21 @@ def classes_of(
     geometry: Geometry,
 ) -> torch.Tensor:
     """What each label is compared as: unit vectors ``[C, D]``, or points in the ball."""
-    prompts = [text for label in labels for text in templates.fill(label.prompt)]
-    raw = _Texts(model, tokenizer).encode(prompts)
-    return join(raw.reshape(len(labels), len(templates), -1), geometry)
+    prompts = [label.prompt for label in labels]
+    return _classes(model, tokenizer, prompts, templates, geometry)
+
+
+@torch.no_grad()
+def _classes(
+    model: ClipAdapter,
+    tokenizer: Tokenize,
+    prompts: Sequence[str],
+    templates: TemplateSet,
+    geometry: Geometry,
+) -> torch.Tensor:
+    filled = [text for prompt in prompts for text in templates.fill(prompt)]
+    raw = _Texts(model, tokenizer).encode(filled)
+    return join(raw.reshape(len(prompts), len(templates), -1), geometry)
 
 
 def join(raw: torch.Tensor, geometry: Geometry) -> torch.Tensor:
