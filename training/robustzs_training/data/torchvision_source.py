@@ -103,6 +103,11 @@ class TorchvisionSource:
         """int64 ``[n]``."""
         return torch.from_numpy(self._places)
 
+    @property
+    def library_order(self) -> npt.NDArray[np.int64]:
+        """int64 ``[n]``: the place of each example in torchvision's own order."""
+        return self._order
+
     @cached_property
     def digest(self) -> str:
         """Over names and sizes of files, or over pixels that are held in memory; and classes."""

@@ -29,10 +29,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from robustzs.errors import DataError, DatasetNotFoundError, ShardError
+from robustzs.errors import DataError, DatasetNotFoundError, DuplicateLabelError, ShardError
 from robustzs.labels import LabelSet
 from robustzs_training.data.base import Finding
-from robustzs_training.data.shards.classes import CLASS_FILES, is_number, resolve_values
+from robustzs_training.data.shards.classes import (
+    CLASS_FILES,
+    is_imagenet,
+    is_number,
+    resolve_values,
+)
 from robustzs_training.data.shards.download import ShardCache
 from robustzs_training.data.shards.index import ShardIndex, load_index
 from robustzs_training.data.shards.names import ShardName, find_shards, shown
@@ -185,7 +190,7 @@ def _class_file(first: ShardName, remote: ShardCache, *, needed: bool) -> LabelS
         folder = Path(first.where).absolute().parent
         for path in (beside / name for beside in (folder, folder.parent) for name in CLASS_FILES):
             if path.is_file():
-                return LabelSet.from_file(path)
+                return _read_classes(path)
         return None
     if not needed:
         return None
@@ -196,8 +201,19 @@ def _class_file(first: ShardName, remote: ShardCache, *, needed: bool) -> LabelS
             path, _ = small.fetch(f"{base}/{name}", suffix=Path(name).suffix)
         except DatasetNotFoundError:
             continue
-        return LabelSet.from_file(path)
+        return _read_classes(path)
     return None
+
+
+def _read_classes(path: Path) -> LabelSet:
+    try:
+        return LabelSet.from_file(path)
+    except DuplicateLabelError:
+        # Published lists of ImageNet's classes call two of them "missile" and two "sunglasses".
+        names = path.read_text(encoding="utf-8-sig").splitlines()
+        if is_imagenet(names):
+            return LabelSet.imagenet1k()
+        raise
 
 
 def _missing_captions(opened: Sequence[_Opened], n_rows: int, findings: list[Finding]) -> None:

@@ -27,12 +27,13 @@ def class_labels(names: Sequence[str], origin: str) -> LabelSet:
     Raises:
         DataError: Names that cannot be labels, or that mean the same one.
     """
-    if _is_imagenet(names):
+    if is_imagenet(names):
         return LabelSet.imagenet1k()
     return labels_of_names(names, origin)
 
 
-def _is_imagenet(names: Sequence[str]) -> bool:
+def is_imagenet(names: Sequence[str]) -> bool:
+    """Whether these are the 1000 classes of ImageNet in their usual order."""
     labels = LabelSet.imagenet1k()
     if len(names) != len(labels):
         return False

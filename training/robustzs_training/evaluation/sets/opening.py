@@ -25,18 +25,14 @@ from robustzs.errors import DatasetNotFoundError, UsageError
 from robustzs.images.config import PreprocessConfig
 from robustzs.labels import LabelSet, rules
 from robustzs_training.data.base import SampleSource, Surveyed
-from robustzs_training.evaluation.sets.source_set import (
-    Draw,
-    Resolution,
-    Sampling,
-    SourceSet,
-    classes_of,
-)
+from robustzs_training.evaluation.sets.draws import Draw, Sampling
+from robustzs_training.evaluation.sets.source_set import Resolution, SourceSet, classes_of
 from robustzs_training.evaluation.sets.table import open_table
 from robustzs_training.evaluation.sets.truths import Truths, looked_up, own_truths
 from robustzs_training.recipe import DataPart
 
 OWN: Literal["own"] = "own"
+Rename = Callable[[LabelSet], LabelSet]
 FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
 _NAMED = ("folder", "csv", "webdataset", "torchvision", "huggingface", "fashion-mnist")
 _HELD_OUT_SPLITS = ("test", "testing", "val", "valid", "validation", "eval")
@@ -79,6 +75,7 @@ def open_set(
     split: str | None = None,
     resolution: Resolution = "model",
     name: str | None = None,
+    rename: Rename | None = None,
 ) -> SourceSet:
     """Open pictures to measure a model on.
 
@@ -94,6 +91,8 @@ def open_set(
         split: Of the data set; ``None`` for the one that is held out.
         resolution: Whether the model's input is perturbed, or the pictures' own pixels.
         name: For tables and cards; ``None`` for one made of ``spec``.
+        rename: Gives the pictures' own classes other names, where they are chosen from; their
+            order stays.
 
     Raises:
         DatasetNotFoundError: Nothing there.
@@ -102,7 +101,7 @@ def open_set(
         UsageError: A spec that means nothing, or ``n`` below 1.
     """
     opened = _open(os.fspath(spec), split, cache)
-    truths = _truths(opened, labels)
+    truths = _truths(opened, labels, rename)
     about = {**opened.about, "trained_on": _TRAINED_ON}
     findings = opened.source.findings if isinstance(opened.source, Surveyed) else ()
     told = {
@@ -121,13 +120,16 @@ def open_set(
     )
 
 
-def _truths(opened: _Opened, labels: LabelSet | Literal["own"] | None) -> Truths:
+def _truths(
+    opened: _Opened, labels: LabelSet | Literal["own"] | None, rename: Rename | None
+) -> Truths:
     if labels is None:
         labels = OWN if opened.closed else LabelSet.imagenet1k()
     if isinstance(labels, str):
         if labels != OWN:
             raise UsageError(f"labels are {labels!r}", hint="give a LabelSet, or 'own'")
-        return own_truths(opened.own(), opened.codes)
+        own = opened.own()
+        return own_truths(own if rename is None else rename(own), opened.codes)
     return looked_up(
         opened.texts,
         opened.codes,
@@ -271,4 +273,7 @@ def _own(texts: tuple[str, ...], origin: str) -> LabelSet:
 
     if all(map(rules.is_wnid, texts)):
         return labels_of_wnids(texts)[0]
+    imagenet = LabelSet.imagenet1k()
+    if sorted(texts) == sorted(map(str, range(len(imagenet)))):  # as ImageNet-V2 comes
+        return LabelSet(tuple(imagenet[int(text)] for text in texts))
     return labels_of_names(texts, origin)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from robustzs.errors import DataError, ImageError, TooManyBadSamplesError, UsageError
+from robustzs.errors import DataError, ImageError, TooManyBadSamplesError
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.preprocess import preprocess
 from robustzs.labels import LabelSet
 from robustzs_training.data.base import Keyed, SampleSource
+from robustzs_training.evaluation.sets.draws import Draw
 from robustzs_training.evaluation.sets.truths import Truths
 
-Sampling = Literal["numpy", "torch-randperm", "first"]
 Resolution = Literal["model", "native"]
 
 MAX_UNREADABLE = 0.01
@@ -36,39 +35,6 @@ class Encoded(Protocol):
         Raises:
             ImageError: It cannot be read.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Which pictures of a source are taken.
-
-    Attributes:
-        n: How many; ``None`` for all.
-        seed: Of the draw.
-        sampling: ``numpy``: a permutation of ``default_rng(seed)``; ``torch-randperm``: the one of
-            a CPU generator with this seed, as in QT-AFT's code; ``first``: the first ones.
-    """
-
-    n: int | None = None
-    seed: int = 0
-    sampling: Sampling = "numpy"
-
-    def __post_init__(self) -> None:
-        if self.n is not None and self.n < 1:
-            raise UsageError(f"n is {self.n}", hint="take at least one picture")
-
-    def rows(self, n_available: int) -> npt.NDArray[np.int64]:
-        """Places among ``n_available``: int64, ascending."""
-        if self.n is None or self.n >= n_available:
-            return np.arange(n_available, dtype=np.int64)
-        if self.sampling == "first":
-            return np.arange(self.n, dtype=np.int64)
-        if self.sampling == "torch-randperm":
-            generator = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(n_available, generator=generator).numpy()
-        else:
-            order = np.random.default_rng(self.seed).permutation(n_available)
-        return np.sort(order[: self.n]).astype(np.int64)
 
 
 class SourceSet:
@@ -108,7 +74,7 @@ class SourceSet:
         self._labels = truths.labels
         self._draw = Draw() if draw is None else draw
         self._n_available = len(truths.rows)
-        rows = truths.rows[self._draw.rows(self._n_available)]
+        rows = self._draw.rows(truths.rows, source)
         survey = _Survey(source, native=resolution == "native")
         self._rows = rows[survey.usable(rows)]
         self._hashes = survey.hashes
