@@ -21,6 +21,7 @@ from robustzs.cli import (
     classify,
     compare,
     embed,
+    evaluate,
     export,
     hierarchy,
     models,
@@ -42,6 +43,7 @@ app.command("caption")(caption.caption)
 app.command("classify")(classify.classify)
 app.command("compare")(compare.compare)
 app.command("embed")(embed.embed)
+app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("train")(train.train)

@@ -1,0 +1,342 @@
+"""What `robustzs evaluate` does, once its options are read.
+
+Under ``torchrun`` every process attacks its batches; the first one alone speaks, compares with the
+deployed bundle's answers, and writes the card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from robustzs.cards import schema
+from robustzs.cards.reading import measured_digest
+from robustzs.errors import UsageError
+from robustzs_training.evaluation.assembly import Bench, Scene, assemble
+from robustzs_training.evaluation.checking import checks_of
+from robustzs_training.evaluation.cost import in_words, most_seconds, seconds_per_step
+from robustzs_training.evaluation.place import join
+from robustzs_training.evaluation.publish import (
+    CARD_NAME,
+    Circumstances,
+    Judged,
+    card_of,
+    check_writable,
+    in_sentences,
+    put_into_bundle,
+    versions,
+)
+from robustzs_training.evaluation.request import STATE_FOLDER, EvaluateRequest
+from robustzs_training.evaluation.run import Measurement, Place, Progress
+from robustzs_training.evaluation.state import EvaluationState, forget, write_text
+
+Say = Callable[[str], None]
+_LONG = 30.0 * 60.0  # seconds; from here on a smaller n is suggested
+_INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOutcome:
+    """How it went.
+
+    Attributes:
+        card: ``None`` in processes that write none.
+        path: Of the card's file; ``None`` where there was no ``output``.
+        interrupted: Stopped by a signal.
+        in_bundle: Whether the card was put into the bundle.
+    """
+
+    card: schema.Card | None
+    path: Path | None = None
+    interrupted: bool = False
+    in_bundle: bool = False
+
+
+def run_evaluate(request: EvaluateRequest, *, say: Say, progress: Progress) -> EvaluateOutcome:
+    """Measure a bundle on pictures under attacks.
+
+    Args:
+        request: The options.
+        say: Takes a line for people; used by the first process alone.
+        progress: Shows how far a question is; used by the first process alone.
+
+    Raises:
+        RobustZSError: Whatever cannot be read, measured or written.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(_stoppable())
+        place = stack.enter_context(join())
+        if place.world_size > 1 and request.output is None:
+            raise UsageError("several processes need a folder to meet in", hint="give --output DIR")
+        output = request.output
+        if output is None:
+            output = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="robustzs-")))
+        tell = say if place.is_main else _silent
+        shown = progress if place.is_main else _unseen
+        bench = assemble(request, say=tell)
+        if request.write_card:
+            check_writable(bench.bundle)
+        state = stack.enter_context(_open_state(request, bench, output / STATE_FOLDER, place))
+        deadline = None
+        if request.max_minutes is not None:
+            deadline = started + 60.0 * request.max_minutes
+        run = _Run(request, bench, state, place, deadline, tell, shown)
+        reason, interrupted = run.go()
+        if not place.is_main:
+            return EvaluateOutcome(card=None, interrupted=interrupted)
+        card = run.card(reason)
+        path = None
+        if request.output is not None:
+            path = output / CARD_NAME
+            write_text(path, card.to_json())
+        put = request.write_card and card.complete
+        if put:
+            put_into_bundle(card, bench.bundle)
+        return EvaluateOutcome(card=card, path=path, interrupted=interrupted, in_bundle=put)
+
+
+class _Run:
+    """All sets of one request."""
+
+    def __init__(
+        self,
+        request: EvaluateRequest,
+        bench: Bench,
+        state: EvaluationState,
+        place: Place,
+        deadline: float | None,
+        say: Say,
+        progress: Progress,
+    ) -> None:
+        self.request = request
+        self.bench = bench
+        self.state = state
+        self.place = place
+        self.say = say
+        self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.clock = time.monotonic()
+        self.measurements = [
+            Measurement(
+                images=scene.images,
+                targets=scene.targets,
+                state=state,
+                place=place,
+                batch_size=request.batch_size,
+                deadline=deadline,
+                progress=progress,
+                deployed=scene.deployed,
+            )
+            for scene in bench.scenes
+        ]
+
+    def go(self) -> tuple[str | None, bool]:
+        """Do all of it; why it ended early, if it did, and whether by a signal."""
+        try:
+            for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True):
+                if not self._one(scene, measurement):
+                    return (
+                        f"the {self.request.max_minutes:g} minutes of --max-minutes were over",
+                        False,
+                    )
+        except KeyboardInterrupt:
+            self.state.reload()
+            return _INTERRUPTED, True
+        return None, False
+
+    def _one(self, scene: Scene, measurement: Measurement) -> bool:
+        if not measurement.clean():
+            return False
+        name = scene.images.name
+        n, n_right = len(scene.images.keys), len(measurement.standing(scene.targets[0]))
+        self.say(f"{name}: {n_right} of {n} pictures are right before any attack")
+        self._estimate(scene, measurement, n_right)
+        for trial in scene.trials:
+            if not measurement.attack(trial):
+                return False
+            found = measurement.verdicts(trial)
+            if found is not None:
+                what = f"{trial.attack.name} {trial.threat}"
+                if trial.target.depth is not None:
+                    what += f" on {trial.target.name}"
+                self.say(
+                    f"{name}: {int(found.robust.sum())} of {n} stand under {what} "
+                    f"({in_words(found.seconds)})"
+                )
+        return True
+
+    def _estimate(self, scene: Scene, measurement: Measurement, n_right: int) -> None:
+        if not self.place.is_main or n_right == 0:
+            return
+        todo = [t for t in scene.trials if not self.state.lines(measurement.question(t.target, t))]
+        if not todo:
+            return
+        rows = measurement.standing(scene.targets[0])[: self.request.batch_size]
+        per_step = seconds_per_step(scene.targets[0].victim, scene.images.pixels(rows))
+        most = most_seconds([t.attack for t in todo], n_right, per_step) / self.place.world_size
+        text = f"{scene.images.name}: at most {in_words(most)} of attacks"
+        text += "; pictures that break early cost less"
+        if most > _LONG and (smaller := int(len(scene.images.keys) * _LONG / most)) >= 10:
+            text += f". --n {smaller} would take at most {in_words(_LONG)}"
+        self.say(text)
+
+    # ---- what came out ---------------------------------------------------------------------------
+
+    def card(self, reason: str | None) -> schema.Card:
+        """The card of what is known."""
+        judged = self.judged()
+        checks = checks_of(self.measurements, judged)
+        return card_of(
+            judged,
+            Circumstances(
+                manifest=self.bench.bundle.manifest,
+                templates=self.bench.templates,
+                checks=checks,
+                protocol=self._sentences(),
+                preset=self.request.preset,
+                reason=reason,
+                keep_outcomes=self.request.keep_outcomes,
+                timings=self._timings(),
+            ),
+        )
+
+    def judged(self) -> list[Judged]:
+        """Every set with its verdicts."""
+        return [
+            Judged(
+                images=scene.images,
+                trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
+                hierarchy=scene.hierarchy,
+                native=scene.native,
+            )
+            for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True)
+        ]
+
+    def _sentences(self) -> list[str]:
+        attacks = [trial.attack for scene in self.bench.scenes for trial in scene.trials]
+        sentences = [
+            "Verdicts are of the torch model in float32 on "
+            f"{self.bench.device.type}, in evaluation mode; right means that the label with the "
+            "largest logit is among the right ones.",
+            "A picture that is wrong before an attack counts as wrong under it.",
+            "A picture that an attack broke within a smaller radius is not attacked again within a "
+            "larger one: the perturbation lies in both.",
+            *in_sentences(attacks),
+        ]
+        for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True):
+            differing = measurement.disagreements()
+            if differing is not None:
+                sentences.append(
+                    f"On {differing[1]} clean pictures of {scene.images.name} the deployed ONNX "
+                    f"bundle answers {differing[0]} differently from torch."
+                )
+            sentences += scene.sentences
+        return sentences
+
+    def _timings(self) -> schema.Timings:
+        parts = {}
+        for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True):
+            questions = [measurement.question(target) for target in scene.targets]
+            questions += [measurement.question(trial.target, trial) for trial in scene.trials]
+            parts.update({q: self.state.seconds(q) for q in questions})
+        return schema.Timings(
+            seconds=round(sum(parts.values()), 3),
+            started=self.started,
+            machine=self.bench.machine,
+            parts={name: round(value, 3) for name, value in parts.items()},
+        )
+
+
+# ---- state ---------------------------------------------------------------------------------------
+
+
+def identity_of(request: EvaluateRequest, bench: Bench) -> dict[str, Any]:
+    """What decides verdicts; a state of anything else is refused."""
+    return {
+        "format": 1,
+        "model": measured_digest(bench.bundle.manifest),
+        "sets": {scene.images.name: scene.images.digest for scene in bench.scenes},
+        "right": {scene.images.name: _right_digest(scene) for scene in bench.scenes},
+        "pictures": {scene.images.name: dict(scene.images.description) for scene in bench.scenes},
+        "labels": {scene.images.name: scene.images.labels.digest for scene in bench.scenes},
+        "hierarchy": {scene.images.name: scene.hierarchy for scene in bench.scenes},
+        "templates": bench.templates.digest,
+        "targets": {
+            scene.images.name: [target.name for target in scene.targets] for scene in bench.scenes
+        },
+        "attacks": {
+            f"{scene.images.name}|{trial.target.name}|{trial.attack.name}|{trial.threat}": dict(
+                trial.attack.protocol
+            )
+            for scene in bench.scenes
+            for trial in scene.trials
+        },
+        "seed": request.seed,
+        "device": bench.device.type,
+        "versions": versions(),
+    }
+
+
+def _right_digest(scene: Scene) -> str:
+    total = hashlib.sha256()
+    for target in scene.targets:
+        total.update(np.packbits(target.right).tobytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def _open_state(
+    request: EvaluateRequest, bench: Bench, folder: Path, place: Place
+) -> Iterator[EvaluationState]:
+    """The first process makes the folder, the others find it made."""
+    if place.is_main and not request.resume:
+        forget(folder)
+    state = EvaluationState(folder, identity_of(request, bench), rank=place.rank)
+    if not place.is_main:
+        place.wait()
+    with state:
+        if place.is_main:
+            place.wait()
+        place.wait()
+        state.reload()
+        yield state
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: with what it has."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+@contextmanager
+def _unseen(title: str) -> Iterator[Callable[[int, int], None]]:
+    del title
+    yield lambda done, total: None

@@ -1,0 +1,364 @@
+"""The run of a measurement over one set of pictures: clean verdicts, then attack after attack.
+
+* Pictures are taken in one fixed, shuffled order, so that what a run that was cut off has is a
+  random sample: its numbers are of the longest stretch of that order whose verdicts are all known.
+* Batches are cut from the pictures that stand when an attack begins, the same whatever the number
+  of processes and however often the run was stopped; batch ``k`` is process ``k mod W``'s. So
+  sharding and resuming change no verdict.
+* A picture that is wrong before an attack is not attacked: it is wrong under it, too.
+* A picture that an attack broke within a radius is not attacked again by it within a larger one:
+  the perturbation that was found lies in the larger ball. This can only lower the robust accuracy
+  there, towards the truth.
+
+Processes meet only between questions, at a barrier; what each found is read from its journal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robustzs.cards.schema import Meaning
+from robustzs.threat import ThreatModel, format_size
+from robustzs_training.evaluation.attacks.view import check_bounds, judge
+from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
+from robustzs_training.evaluation.state import EvaluationState, Line
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Report = Callable[[int, int], None]
+Progress = Callable[[str], AbstractContextManager[Report]]
+Deployed = Callable[[torch.Tensor], IntArray]
+"""Clean ``pixels`` -> the label that the deployed bundle puts on top, ``[B]``."""
+
+N_KEPT = 32
+"""Perturbed images are kept of so many pictures, for reports."""
+_ORDER = 20_231  # of the fixed order; no option, so that runs that were cut off can be paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Something that a picture can be right or wrong about, and be attacked on.
+
+    Attributes:
+        depth: In the tree; ``None``: the labels.
+        meaning: How the verdict at a depth comes about.
+        victim: Whose ``logits_of`` gives one logit for each choice.
+        right: bool ``[n, C]``: which choices are right.
+    """
+
+    depth: int | None = None
+    meaning: Meaning = "flat"
+    victim: Victim
+    right: BoolArray
+
+    @property
+    def name(self) -> str:
+        """``flat`` or ``rollup-3``."""
+        return self.meaning if self.depth is None else f"{self.meaning}-{self.depth}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """An attack on a target.
+
+    Attributes:
+        attack: The attack.
+        threat: Its norm and radius.
+        target: What it is on.
+        weaker: The same attack within smaller radii, in this run.
+    """
+
+    attack: Attack
+    threat: ThreatModel
+    target: Target
+    weaker: tuple[Trial, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This process among all.
+
+    Attributes:
+        rank: Its number.
+        world_size: Processes.
+        wait: Returns when all have come here.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one speaks and writes results."""
+        return self.rank == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What is known of one trial.
+
+    Attributes:
+        rows: int64 ``[m]``, ascending: pictures whose verdicts are known, all of them when
+            ``complete``.
+        clean: bool ``[m]``, right before the attack.
+        robust: bool ``[m]``, right before and under it.
+        by: Row -> the attack that broke it.
+        complete: Whether it is all.
+        n_attacked: Pictures that were attacked.
+        n_unconfirmed: Broken pictures that are right when the model looks at them again.
+        seconds: All processes together.
+    """
+
+    rows: IntArray
+    clean: BoolArray
+    robust: BoolArray
+    by: dict[int, str]
+    complete: bool
+    n_attacked: int
+    n_unconfirmed: int
+    seconds: float
+
+
+@dataclass(kw_only=True)
+class Measurement:
+    """One set of pictures under a sequence of attacks.
+
+    Attributes:
+        images: The pictures.
+        targets: What they are judged by.
+        state: Where verdicts are kept.
+        place: This process among all.
+        batch_size: Pictures that are attacked together.
+        deadline: Of ``time.monotonic``; no batch starts after it.
+        progress: Shows how far a question is.
+        deployed: The bundle's own verdict on clean pictures, to compare with.
+    """
+
+    images: EvaluationSet
+    targets: Sequence[Target]
+    state: EvaluationState
+    place: Place = field(default_factory=Place)
+    batch_size: int = 32
+    deadline: float | None = None
+    progress: Progress
+    deployed: Deployed | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.images.keys)
+        self.order: IntArray = np.random.default_rng(_ORDER).permutation(n).astype(np.int64)
+        self._kept = set(self.order[:N_KEPT].tolist())
+
+    # ---- questions -------------------------------------------------------------------------------
+
+    def question(self, target: Target, trial: Trial | None = None) -> str:
+        """The name of a question in journals."""
+        if trial is None:
+            return f"{self.images.name}|{target.name}|clean"
+        size = format_size(trial.threat.eps)
+        return f"{self.images.name}|{target.name}|{trial.attack.name}|{trial.threat.norm}:{size}"
+
+    def clean(self) -> bool:
+        """Judge clean pictures by all targets; whether all of them are judged now."""
+        questions = [self.question(target) for target in self.targets]
+        self._go(questions[0], self.order, self._judge_clean, "clean pictures")
+        return all(len(self.state.known(question)) == len(self.order) for question in questions)
+
+    def attack(self, trial: Trial) -> bool:
+        """Attack what stands; whether all of it has been attacked now."""
+        question = self.question(trial.target, trial)
+        standing = self._standing(trial)
+        title = f"{trial.attack.name} {trial.threat}"
+        if trial.target.depth is not None:
+            title += f", {trial.target.name}"
+        self._go(question, standing, lambda rows: self._attack(trial, rows), title)
+        return len(self.state.known(question)) == len(standing)
+
+    def verdicts(self, trial: Trial) -> Verdicts | None:
+        """What is known of a trial; ``None`` where nothing was done yet."""
+        question = self.question(trial.target, trial)
+        clean = self.state.known(self.question(trial.target))
+        found = self.state.known(question)
+        broken = self._broken_before(trial)
+        if not clean or (not found and len(self._standing(trial))):
+            return None
+        rows = []
+        for row in self.order.tolist():
+            if row not in clean or (clean[row] and row not in broken and row not in found):
+                break
+            rows.append(row)
+        by = {**broken, **self._by(question)}
+        robust = [clean[row] and row not in broken and found[row] for row in sorted(rows)]
+        confirmed = self.state.notes(question, "confirmed")
+        return Verdicts(
+            rows=np.sort(np.asarray(rows, np.int64)),
+            clean=np.asarray([clean[row] for row in sorted(rows)], np.bool_),
+            robust=np.asarray(robust, np.bool_),
+            by={row: by[row] for row in sorted(rows) if row in by},
+            complete=len(rows) == len(self.order),
+            n_attacked=len(found),
+            n_unconfirmed=sum(not found[row] and not confirmed[row] for row in found),
+            seconds=self.state.seconds(question),
+        )
+
+    def standing(self, target: Target) -> IntArray:
+        """Rows that are right before any attack, in the order of work; int64 ``[m]``."""
+        clean = self.state.known(self.question(target))
+        return np.asarray([row for row in self.order.tolist() if clean.get(row)], np.int64)
+
+    def disagreements(self) -> tuple[int, int] | None:
+        """Pictures that torch and the deployed bundle answer differently, and all compared."""
+        question = self.question(self.targets[0])
+        top, deployed = (self.state.notes(question, name) for name in ("top", "deployed"))
+        if not deployed:
+            return None
+        return sum(top[row] != label for row, label in deployed.items()), len(deployed)
+
+    def turned(self, trial: Trial, row: int) -> npt.NDArray[np.float32] | None:
+        """The image ``[3, H, W]`` that broke a picture, where it was kept."""
+        for each in (trial, *reversed(trial.weaker)):
+            found = self.state.image(self.question(each.target, each), row)
+            if found is not None:
+                return found
+        return None
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    def _standing(self, trial: Trial) -> IntArray:
+        broken = self._broken_before(trial)
+        rows = self.standing(trial.target)
+        return np.asarray([row for row in rows.tolist() if row not in broken], np.int64)
+
+    def _broken_before(self, trial: Trial) -> dict[int, str]:
+        """Rows that the same attack broke within a smaller radius."""
+        broken: dict[int, str] = {}
+        for each in trial.weaker:
+            broken.update(self._by(self.question(each.target, each)))
+        return broken
+
+    def _by(self, question: str) -> dict[int, str]:
+        return {
+            row: name
+            for line in self.state.lines(question)
+            for row, name, right in zip(line.rows, line.by, line.right, strict=True)
+            if not right
+        }
+
+    def _go(
+        self, question: str, rows: IntArray, work: Callable[[IntArray], None], title: str
+    ) -> None:
+        """This process's batches, as far as time allows; then wait for the others."""
+        with self.progress(f"{self.images.name}: {title}") as report:
+            for batch in self._batches(rows):
+                known = self.state.known(question)
+                left = np.asarray([row for row in batch.tolist() if row not in known], np.int64)
+                if len(left) == 0:
+                    continue
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    break
+                work(left)
+                report(len(self.state.known(question)), len(rows))
+        self.place.wait()
+        self.state.reload()
+
+    def _batches(self, rows: IntArray) -> Iterator[IntArray]:
+        for number, start in enumerate(range(0, len(rows), self.batch_size)):
+            if number % self.place.world_size == self.place.rank:
+                yield rows[start : start + self.batch_size]
+
+    @torch.no_grad()
+    def _judge_clean(self, rows: IntArray) -> None:
+        started = time.monotonic()
+        pixels = self.images.pixels(rows)
+        deployed = None if self.deployed is None else self.deployed(pixels)
+        # The first target tells what is done already, so it is recorded last.
+        for target in reversed(self.targets):
+            logits = target.victim.logits_of(_laid_out(pixels, target.victim.device))
+            notes = {"top": _ints(logits.argmax(dim=1))}
+            if deployed is not None and target is self.targets[0]:
+                notes["deployed"] = tuple(int(label) for label in deployed)
+            self.state.record(
+                Line(
+                    question=self.question(target),
+                    rows=tuple(rows.tolist()),
+                    right=_bools(judge(logits, self._right(target, rows))),
+                    seconds=time.monotonic() - started,
+                    notes=notes,
+                )
+            )
+            started = time.monotonic()
+
+    def _attack(self, trial: Trial, rows: IntArray) -> None:
+        started = time.monotonic()
+        victim = trial.target.victim
+        pixels = self.images.pixels(rows).to(victim.device)
+        right = self._right(trial.target, rows)
+        found = trial.attack(victim, pixels, right, rows.tolist())
+        check_bounds(pixels, found.adversarial, trial.threat)
+        with torch.no_grad():
+            logits = victim.logits_of(_laid_out(found.adversarial, victim.device))
+            confirmed = ~judge(logits, right)
+        broken = _bools(found.broken)
+        question = self.question(trial.target, trial)
+        for place, row in enumerate(rows.tolist()):
+            if broken[place] and row in self._kept:
+                image = found.adversarial[place].float().cpu().numpy()
+                self.state.keep_image(question, row, image)
+        names = found.broken_by or (trial.attack.name,) * len(rows)
+        self.state.record(
+            Line(
+                question=question,
+                rows=tuple(rows.tolist()),
+                right=tuple(not each for each in broken),
+                by=tuple(name if hit else "" for name, hit in zip(names, broken, strict=True)),
+                seconds=time.monotonic() - started,
+                notes={"confirmed": _ints(confirmed), "top": _ints(logits.argmax(dim=1))},
+            )
+        )
+
+    def _right(self, target: Target, rows: IntArray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(target.right[rows])).to(target.victim.device)
+
+
+def ladder(
+    names: Sequence[str],
+    threats: Sequence[ThreatModel],
+    target: Target,
+    build: Callable[[str, ThreatModel], Attack],
+) -> list[Trial]:
+    """Every attack within every radius, small ones first.
+
+    Args:
+        names: Of attacks.
+        threats: Radii, of one norm or several.
+        target: What is attacked.
+        build: Makes an attack.
+    """
+    trials: list[Trial] = []
+    for name in dict.fromkeys(names):
+        below: dict[str, tuple[Trial, ...]] = {}
+        for threat in sorted(set(threats), key=lambda threat: (threat.norm, threat.eps)):
+            weaker = below.get(threat.norm, ())
+            trial = Trial(attack=build(name, threat), threat=threat, target=target, weaker=weaker)
+            below[threat.norm] = (*weaker, trial)
+            trials.append(trial)
+    return trials
+
+
+def _laid_out(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return pixels.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _bools(values: torch.Tensor) -> tuple[bool, ...]:
+    return tuple(bool(value) for value in values.tolist())
+
+
+def _ints(values: torch.Tensor) -> tuple[int, ...]:
+    return tuple(int(value) for value in values.tolist())
