@@ -8,8 +8,9 @@
     report.results("photos", attack_entry, theta=0.65)      # rows of a card
 
 This is the plain way through the parts in :mod:`robustzs_training.evaluation.hierarchical`.
-A measurement that can be stopped and resumed takes ``depth_targets`` for what it attacks,
-``Scorer`` for what it notes of every image, and ``depth_results`` for the rows.
+A measurement that can be stopped and resumed takes each ``Question``'s victim and right nodes for
+what it attacks, ``Scorer`` and ``Scores.to_notes`` for what it keeps of every image, and
+``depth_results`` for the rows.
 
 The images of an attack are those that broke its own question first, or its last try; what it did
 not attack, because it was wrong before, counts elsewhere as it is. A leaf attack is therefore
