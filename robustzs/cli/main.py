@@ -16,6 +16,7 @@ import typer
 
 from robustzs._version import __version__
 from robustzs.cli import (
+    attack,
     calibrate,
     caption,
     classify,
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("attack")(attack.attack)
 app.command("calibrate")(calibrate.calibrate)
 app.command("caption")(caption.caption)
 app.command("classify")(classify.classify)
