@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,20 @@ def test_a_compiled_tower_trains_alike(tmp_path: Path) -> None:
         losses[compiled] = [line["loss"] for line in metrics(tmp_path / str(compiled))]
         assert objective.model.visual._compiled_call_impl is None
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-3)
+
+
+def test_a_finished_run_keeps_neither_gradients_nor_optimiser(tmp_path: Path) -> None:
+    """They are thrice as large as what trains, and measuring and exporting come next."""
+    objective = make_objective("qt_aft")
+    trainer = make_trainer(tmp_path, objective=objective)
+    trainer.run()
+    gc.collect()
+    assert all(parameter.grad is None for parameter in objective.parameters())
+    own = {id(parameter) for parameter in objective.parameters()}
+    kept = [
+        each
+        for each in gc.get_objects()
+        if issubclass(type(each), torch.optim.Optimizer)
+        and any(id(p) in own for group in each.param_groups for p in group["params"])
+    ]
+    assert kept == []
