@@ -64,6 +64,14 @@ EpsOption = Annotated[
 AttackOption = Annotated[
     str, typer.Option("--attack", "-a", help="Attacks between commas; the verdict is autoattack's.")
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help="A paper's protocol: fare, qt-aft or tecoa; needs --root, sets the attacks."),
+]
+RootOption = Annotated[Path | None, typer.Option(help="Folder of the preset's data sets.")]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-missing", help="Measure the data sets that are in --root.")
+]
 NOption = Annotated[
     int | None, typer.Option("--n", "-n", min=1, help="Draw so many pictures; else all.")
 ]
@@ -122,6 +130,9 @@ def evaluate(
     data: DataOption = None,
     eps: EpsOption = "1/255,2/255",
     attack: AttackOption = "autoattack",
+    preset: PresetOption = None,
+    root: RootOption = None,
+    skip_missing: SkipOption = False,
     n: NOption = None,
     seed: SeedOption = 0,
     labels: LabelsOption = None,
@@ -155,9 +166,11 @@ def evaluate(
          robustzs compare before/card.json measured/card.json
     4. Every depth of a hierarchy, each attacked on its own loss.
          robustzs evaluate -m mine -d photos/ -o deep --hierarchy wordnet --depths 3,5
-    5. All GPUs of a machine share the pictures; the card is the same.
+    5. A paper's protocol: pictures, templates, resize and attacks as its authors had them.
+         robustzs evaluate -m mine --preset fare --root datasets/ -o fare
+    6. All GPUs of a machine share the pictures; the card is the same.
          torchrun --nproc-per-node 8 -m robustzs evaluate -m mine -d photos/ -o measured
-    6. Ship the numbers with the model.
+    7. Ship the numbers with the model.
          robustzs evaluate -m mine -d photos/ -o measured --write-card
 
     Ctrl-C ends a run with a card of what there is, marked as not complete. Numbers that the checks
@@ -181,6 +194,9 @@ def evaluate(
         data=tuple(data or ()),
         threats=parse_threats(eps),
         attacks=parse_attacks(attack),
+        preset=preset,
+        root=root,
+        skip_missing=skip_missing,
         labels=labels,
         hierarchy=hierarchy,
         depths=tuple(split(depths)),

@@ -1,68 +1,40 @@
-"""From a request to what is measured: the bundle, its victim, the pictures, the attacks."""
+"""From a request to what is measured: the bundle, its victims, the pictures, the attacks."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-import numpy as np
 import torch
 
 from robustzs import settings
 from robustzs.bundle.registry import resolve_model
 from robustzs.bundle.store import Bundle
 from robustzs.errors import BundleWeightsMissingError, UsageError
-from robustzs.features import TextFeatureCache, TextFeatures
-from robustzs.hierarchy.load import load_hierarchy
-from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels import LabelSet
-from robustzs.labels.templates import TemplateSet, get_templates
-from robustzs.scoring import similarities
-from robustzs.threat import ThreatModel
-from robustzs.tokenizer import Tokenizer
+from robustzs.labels.templates import get_templates
+from robustzs.threat import ThreatModel, parse_size
 from robustzs_training.adapter import ClipAdapter
-from robustzs_training.evaluation.attacks import build_attack
-from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
-from robustzs_training.evaluation.hierarchical.cuts import choose_depths
-from robustzs_training.evaluation.hierarchical.questions import DepthMeaning, Question
 from robustzs_training.evaluation.place import find_device
+from robustzs_training.evaluation.presets import (
+    Preset,
+    get_preset,
+    missing_text,
+    open_preset_set,
+    present,
+    templates_for,
+)
 from robustzs_training.evaluation.request import EvaluateRequest
-from robustzs_training.evaluation.run import Deployed, Target, Trial, ladder
-from robustzs_training.evaluation.sets import SourceSet, open_set, resize_inside
-from robustzs_training.evaluation.sets.native import upsample
-from robustzs_training.evaluation.victim import victim_of
+from robustzs_training.evaluation.scenes import AttackPlan, Exhibit, Scene, Stage, scene_of
+from robustzs_training.evaluation.sets import open_set
 from robustzs_training.export.sources import SourceRequest, load_source
-from robustzs_training.factory import Tokenize, adapter_of, tokenizer_for
+from robustzs_training.factory import adapter_of, tokenizer_for
 
 Say = Callable[[str], None]
 OWN: Literal["own"] = "own"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One set of pictures and all that is done to it.
-
-    Attributes:
-        images: The pictures.
-        victim: The model that chooses among their labels.
-        targets: What they are judged by, flat top-1 first.
-        trials: Attacks, in their order.
-        deployed: The bundle's own verdict on clean pictures.
-        hierarchy: Digest of the tree that depths count in.
-        native: Whether the perturbation lives in the pictures before the resize.
-        sentences: For the card's protocol.
-    """
-
-    images: EvaluationSet
-    victim: Victim
-    targets: tuple[Target, ...]
-    trials: tuple[Trial, ...]
-    deployed: Deployed | None
-    hierarchy: str | None = None
-    native: bool = False
-    sentences: tuple[str, ...] = ()
+_N_TO_TRY = "fewer pictures than the protocol asks for: these numbers are not the paper's"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +43,19 @@ class Bench:
 
     Attributes:
         bundle: The bundle.
-        templates: Of the labels' prompts.
+        model: Its modules.
         scenes: A set each.
         device: Where the victim is.
         machine: For timings.
+        sentences: For the card's protocol.
     """
 
     bundle: Bundle
-    templates: TemplateSet
+    model: ClipAdapter
     scenes: tuple[Scene, ...]
     device: torch.device
     machine: str
+    sentences: tuple[str, ...] = ()
 
 
 def assemble(request: EvaluateRequest, *, say: Say) -> Bench:
@@ -100,28 +74,48 @@ def assemble(request: EvaluateRequest, *, say: Say) -> Bench:
             hint="export its checkpoint again with `robustzs export --weights`",
         )
     source = load_source(SourceRequest(model=str(bundle.path)))
-    model, tokenizer = adapter_of(source).to(device), tokenizer_for(source)
-    templates = get_templates(request.templates or manifest.templates)
+    stage = Stage(
+        bundle=bundle,
+        model=adapter_of(source).to(device),
+        tokenizer=tokenizer_for(source),
+        seed=request.seed,
+        hierarchy=request.hierarchy,
+        depths=request.depths,
+    )
+    preset = None if request.preset is None else get_preset(request.preset)
+    shown = _named_sets(request, bundle) if preset is None else _preset_sets(request, preset, stage)
     scenes = []
-    for images in _open_sets(request, bundle):
+    for exhibit in shown:
+        images = exhibit.images
         say(f"{images.name}: {len(images.keys)} pictures, {len(images.labels)} labels")
-        scenes.append(_scene(request, bundle, model, tokenizer, templates, images))
+        scenes.append(scene_of(stage, exhibit))
     _check_names(scenes)
     return Bench(
         bundle=bundle,
-        templates=templates,
+        model=stage.model,
         scenes=tuple(scenes),
         device=device,
         machine=_machine(device),
+        sentences=() if preset is None else _said_of(preset, request),
     )
 
 
-def _open_sets(request: EvaluateRequest, bundle: Bundle) -> Sequence[SourceSet]:
+def _named_sets(request: EvaluateRequest, bundle: Bundle) -> Iterator[Exhibit]:
     labels: LabelSet | Literal["own"] | None = None
     if request.labels is not None:
         labels = "own" if request.labels == OWN else LabelSet.parse(request.labels)
-    return [
-        open_set(
+    plans = tuple(
+        AttackPlan(
+            name=name,
+            threats=request.threats,
+            n_steps=request.n_steps,
+            n_queries=request.n_queries,
+            ensemble=request.ensemble,
+        )
+        for name in request.attacks
+    )
+    for spec in request.data:
+        images = open_set(
             spec,
             preprocess=bundle.manifest.preprocess,
             cache=settings.cache_dir() / "evaluation",
@@ -130,142 +124,55 @@ def _open_sets(request: EvaluateRequest, bundle: Bundle) -> Sequence[SourceSet]:
             seed=request.seed,
             resolution="native" if request.native else "model",
         )
-        for spec in request.data
-    ]
+        templates = get_templates(request.templates or bundle.manifest.templates)
+        yield Exhibit(images=images, templates=templates, attacks=plans)
 
 
-def _scene(
-    request: EvaluateRequest,
-    bundle: Bundle,
-    model: ClipAdapter,
-    tokenizer: Tokenize,
-    templates: TemplateSet,
-    images: SourceSet,
-) -> Scene:
-    manifest = bundle.manifest
-    victim = victim_of(
-        model,
-        tokenizer,
-        images.labels,
-        templates,
-        manifest.geometry,
-        logit_scale=manifest.logit_scale,
+def _preset_sets(request: EvaluateRequest, preset: Preset, stage: Stage) -> Iterator[Exhibit]:
+    if request.root is None:
+        raise UsageError(
+            f"where are the data sets of the preset {preset.name}?",
+            hint="--root DIR, the folder that they lie in",
+        )
+    found, missing = present(preset, request.root)
+    if missing and not request.skip_missing:
+        raise UsageError(
+            f"{len(missing)} data sets of the preset {preset.name} are not in {request.root}:\n"
+            f"{missing_text(missing)}",
+            hint="--skip-missing measures those that are there",
+        )
+    plans = tuple(
+        AttackPlan(
+            name=setting.name,
+            threats=tuple(ThreatModel.parse(eps) for eps in setting.eps),
+            n_steps=setting.n_steps,
+            n_restarts=setting.n_restarts,
+            step_size=None if setting.step_size is None else parse_size(setting.step_size),
+            ensemble=setting.ensemble or "fare",
+        )
+        for setting in preset.attacks
     )
-    deployed = deployed_of(bundle, images.labels, templates)
-    size = images.inside_resize
-    if size is not None:
-        victim = resize_inside(victim, size)
-        deployed = _resized(deployed, size)
-    targets, tree = _targets(request, bundle, victim, images)
-
-    def build(name: str, threat: ThreatModel) -> Attack:
-        return build_attack(
-            name,
-            threat,
-            n_steps=request.n_steps,
-            n_queries=request.n_queries,
-            seed=request.seed,
-            ensemble=request.ensemble,
+    for here in found:
+        images = open_preset_set(
+            preset,
+            here,
+            preprocess=stage.bundle.manifest.preprocess,
+            cache=settings.cache_dir() / "evaluation",
+            n=request.n,
         )
-
-    trials = [
-        trial
-        for target in targets
-        for trial in ladder(request.attacks, request.threats, target, build)
-    ]
-    return Scene(
-        images=images,
-        victim=victim,
-        targets=targets,
-        trials=tuple(trials),
-        deployed=deployed,
-        hierarchy=None if tree is None else tree.digest,
-        native=size is not None,
-        sentences=_said_of(images, tree),
-    )
+        yield Exhibit(images=images, templates=templates_for(preset, here), attacks=plans)
 
 
-def _targets(
-    request: EvaluateRequest, bundle: Bundle, victim: Victim, images: EvaluationSet
-) -> tuple[tuple[Target, ...], Hierarchy | None]:
-    """Flat top-1, and the depths that were asked for, each in both meanings."""
-    right = np.asarray(images.right, np.bool_)
-    flat = Target(victim=victim, right=right)
-    if not request.depths:
-        return (flat,), None
-    tree = load_tree(request.hierarchy or "wordnet", images.labels)
-    targets = [flat]
-    for depth in choose_depths(tree, ",".join(request.depths)):
-        for meaning in get_args(DepthMeaning):
-            asked = Question(
-                tree, images.labels, depth, meaning, temperature=bundle.manifest.temperature
-            )
-            targets.append(
-                Target(
-                    depth=depth,
-                    meaning=meaning,
-                    victim=asked.victim(victim),
-                    right=asked.right(torch.from_numpy(right.copy())).numpy(),
-                )
-            )
-    return tuple(targets), tree
-
-
-def load_tree(spec: str, labels: LabelSet) -> Hierarchy:
-    """The one tree that depths count in.
-
-    Raises:
-        UsageError: Several trees.
-        HierarchyError: None, or not over these labels.
-    """
-    trees = load_hierarchy(spec, labels).trees
-    if len(trees) != 1:
-        raise UsageError(f"{spec!r} are {len(trees)} trees", hint="depths count in one")
-    return trees[0]
-
-
-def _said_of(images: EvaluationSet, tree: Hierarchy | None) -> tuple[str, ...]:
-    said = images.description
-    sentences = [
-        f"{images.name}: {said.get('source')}, {said.get('n')} of {said.get('n_available')} "
-        f"pictures drawn by seed {said.get('seed')}; perturbed: {said.get('perturbed')}; "
-        f"{said.get('trained_on')}."
-    ]
-    left_out = said.get("without_a_right_label")
-    if isinstance(left_out, Mapping):
+def _said_of(preset: Preset, request: EvaluateRequest) -> tuple[str, ...]:
+    sentences = [f"Protocol of {preset.paper}.", *(f"{note}." for note in preset.notes)]
+    trained = ", ".join(preset.not_zero_shot)
+    if trained:
         sentences.append(
-            f"{left_out.get('n')} pictures of {images.name} are left out: no label is right for "
-            "them."
+            f"Not zero-shot for models of this line, and not in its average: {trained}."
         )
-    if tree is not None:
-        sentences.append(
-            f"Depths of {images.name} count in the tree {tree.name}. rollup: the node with the "
-            "most probability, summed up from the labels; prompt: the node whose own text fits "
-            "best. Each depth is attacked on its own loss."
-        )
+    if request.n is not None and (preset.n is None or request.n < preset.n):
+        sentences.append(f"{request.n} pictures of each set, {_N_TO_TRY}.")
     return tuple(sentences)
-
-
-def deployed_of(bundle: Bundle, labels: LabelSet, templates: TemplateSet) -> Deployed:
-    """What the bundle's ONNX graphs answer, as they are deployed: ``pixels`` to labels ``[B]``."""
-    from robustzs.backends.onnx import OnnxBackend
-
-    backend = OnnxBackend(bundle)
-    text = TextFeatures(
-        bundle.manifest, backend, lambda: Tokenizer.from_bundle(bundle), TextFeatureCache()
-    )
-    classes = text.classes(labels.prompts, templates)
-
-    def answers(pixels: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-        features = backend.encode_image(pixels.cpu().contiguous().numpy())
-        found = similarities(features, classes, bundle.manifest.geometry)
-        return found.argmax(axis=1).astype(np.int64)
-
-    return answers
-
-
-def _resized(deployed: Deployed, size: tuple[int, int]) -> Deployed:
-    return lambda pixels: deployed(upsample(pixels, size).clamp(0.0, 1.0))
 
 
 def _check_names(scenes: Sequence[Scene]) -> None:

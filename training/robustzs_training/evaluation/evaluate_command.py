@@ -23,27 +23,27 @@ import numpy as np
 from robustzs.cards import schema
 from robustzs.cards.reading import measured_digest
 from robustzs.errors import UsageError
-from robustzs_training.evaluation.assembly import Bench, Scene, assemble
-from robustzs_training.evaluation.checking import checks_of
+from robustzs_training.evaluation.assembly import Bench, assemble
+from robustzs_training.evaluation.checking import checks_after, checks_before
 from robustzs_training.evaluation.cost import in_words, most_seconds, seconds_per_step
+from robustzs_training.evaluation.insertion import CARD_NAME, check_writable, put_into_bundle
 from robustzs_training.evaluation.place import join
 from robustzs_training.evaluation.publish import (
-    CARD_NAME,
     Circumstances,
     Judged,
     card_of,
-    check_writable,
     in_sentences,
-    put_into_bundle,
     versions,
 )
 from robustzs_training.evaluation.request import STATE_FOLDER, EvaluateRequest
 from robustzs_training.evaluation.run import Measurement, Place, Progress
+from robustzs_training.evaluation.scenes import Scene
 from robustzs_training.evaluation.state import EvaluationState, forget, write_text
 
 Say = Callable[[str], None]
 _LONG = 30.0 * 60.0  # seconds; from here on a smaller n is suggested
 _INTERRUPTED = "interrupted"
+_REFUSED = "checks refuse the model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +107,10 @@ def run_evaluate(request: EvaluateRequest, *, say: Say, progress: Progress) -> E
         return EvaluateOutcome(card=card, path=path, interrupted=interrupted, in_bundle=put)
 
 
+class _RefusedError(Exception):
+    """A check refuses the model before it is attacked."""
+
+
 class _Run:
     """All sets of one request."""
 
@@ -125,6 +129,7 @@ class _Run:
         self.state = state
         self.place = place
         self.say = say
+        self.checks: list[schema.Check] = []
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.clock = time.monotonic()
         self.measurements = [
@@ -137,6 +142,7 @@ class _Run:
                 deadline=deadline,
                 progress=progress,
                 deployed=scene.deployed,
+                scorer=scene.scorer,
             )
             for scene in bench.scenes
         ]
@@ -150,6 +156,8 @@ class _Run:
                         f"the {self.request.max_minutes:g} minutes of --max-minutes were over",
                         False,
                     )
+        except _RefusedError:
+            return _REFUSED, False
         except KeyboardInterrupt:
             self.state.reload()
             return _INTERRUPTED, True
@@ -161,6 +169,10 @@ class _Run:
         name = scene.images.name
         n, n_right = len(scene.images.keys), len(measurement.standing(scene.targets[0]))
         self.say(f"{name}: {n_right} of {n} pictures are right before any attack")
+        checks = checks_before(self.bench, scene, measurement)
+        self.checks += checks
+        if not all(check.passed for check in checks):
+            raise _RefusedError
         self._estimate(scene, measurement, n_right)
         for trial in scene.trials:
             if not measurement.attack(trial):
@@ -196,12 +208,11 @@ class _Run:
     def card(self, reason: str | None) -> schema.Card:
         """The card of what is known."""
         judged = self.judged()
-        checks = checks_of(self.measurements, judged)
+        checks = [*self.checks, *checks_after(self.measurements, judged)]
         return card_of(
             judged,
             Circumstances(
                 manifest=self.bench.bundle.manifest,
-                templates=self.bench.templates,
                 checks=checks,
                 protocol=self._sentences(),
                 preset=self.request.preset,
@@ -217,7 +228,10 @@ class _Run:
             Judged(
                 images=scene.images,
                 trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
-                hierarchy=scene.hierarchy,
+                templates=scene.templates,
+                scorer=scene.scorer,
+                theta=scene.theta,
+                noted=measurement.noted,
                 native=scene.native,
             )
             for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True)
@@ -233,6 +247,7 @@ class _Run:
             "A picture that an attack broke within a smaller radius is not attacked again within a "
             "larger one: the perturbation lies in both.",
             *in_sentences(attacks),
+            *self.bench.sentences,
         ]
         for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True):
             differing = measurement.disagreements()
@@ -271,7 +286,7 @@ def identity_of(request: EvaluateRequest, bench: Bench) -> dict[str, Any]:
         "pictures": {scene.images.name: dict(scene.images.description) for scene in bench.scenes},
         "labels": {scene.images.name: scene.images.labels.digest for scene in bench.scenes},
         "hierarchy": {scene.images.name: scene.hierarchy for scene in bench.scenes},
-        "templates": bench.templates.digest,
+        "templates": {scene.images.name: scene.templates.digest for scene in bench.scenes},
         "targets": {
             scene.images.name: [target.name for target in scene.targets] for scene in bench.scenes
         },

@@ -1,12 +1,10 @@
-"""From verdicts to a card, and a card into its bundle."""
+"""From verdicts to a card."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -14,22 +12,31 @@ from typing import Any, Literal
 import numpy as np
 
 from robustzs._version import __version__
-from robustzs.bundle.manifest import MANIFEST_NAME, BundleManifest
-from robustzs.bundle.registry import embedded_dir
-from robustzs.bundle.store import Bundle, canonical_json
+from robustzs.bundle.manifest import BundleManifest
+from robustzs.bundle.store import canonical_json
 from robustzs.cards import schema
-from robustzs.cards.reading import check_model, make_result, measured_digest
-from robustzs.errors import CardError, UsageError
+from robustzs.cards.reading import make_result, measured_digest
+from robustzs.errors import CardError
 from robustzs.labels.templates import TemplateSet
 from robustzs.threat import ThreatModel, format_size, parse_size
 from robustzs_training.evaluation.base import Attack, EvaluationSet
-from robustzs_training.evaluation.run import Trial, Verdicts
-from robustzs_training.evaluation.state import write_text
+from robustzs_training.evaluation.hierarchical.report import depth_results
+from robustzs_training.evaluation.hierarchical.scores import Scorer, Scores
+from robustzs_training.evaluation.run import IntArray, Notes, Verdicts
+from robustzs_training.evaluation.trials import Trial
 
-CARD_NAME = "card.json"
 WORST = "worst"
 """Name of the result of all attacks together: a picture stands if it stands under each."""
-_PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "pyautoattack")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "pyautoattack",
+    "onnxruntime",
+    "pillow",
+)
 _BLACK_BOX = ("square",)
 
 
@@ -40,13 +47,19 @@ class Judged:
     Attributes:
         images: The pictures.
         trials: With what is known of each; ``None`` where nothing was done.
-        hierarchy: Digest of the tree that depths count in.
+        templates: Of the labels' prompts.
+        scorer: Asks at depths of a tree.
+        theta: Threshold of the bundle's answers, for metrics that need one.
+        noted: The scorer's notes on rows of a trial, before and under the attack.
         native: Whether the perturbation lives in the pictures before the resize.
     """
 
     images: EvaluationSet
     trials: Sequence[tuple[Trial, Verdicts | None]]
-    hierarchy: str | None = None
+    templates: TemplateSet
+    scorer: Scorer | None = None
+    theta: float = 0.0
+    noted: Callable[[Trial, IntArray], tuple[Notes, Notes]] | None = None
     native: bool = False
 
 
@@ -56,7 +69,6 @@ class Circumstances:
 
     Attributes:
         manifest: Of the bundle that was measured.
-        templates: Of the labels' prompts.
         checks: Of whether the numbers can be trusted.
         protocol: Sentences.
         preset: The paper whose protocol this is.
@@ -66,7 +78,6 @@ class Circumstances:
     """
 
     manifest: BundleManifest
-    templates: TemplateSet
     checks: Sequence[schema.Check] = ()
     protocol: Sequence[str] = ()
     preset: str | None = None
@@ -109,19 +120,19 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
             name=about.manifest.name,
             digest=measured_digest(about.manifest),
             engine="torch",
-            hardened=_hardened(about.manifest),
+            hardened=hardened(about.manifest),
         ),
         robustness=_in_one_line(results, reason),
         protocol=tuple(about.protocol),
         preset=about.preset,
-        datasets=tuple(_dataset(each, about.templates) for each in judged),
+        datasets=tuple(_dataset(each) for each in judged),
         attacks=tuple(attacks.values()),
         results=tuple(results),
         checks=tuple(about.checks),
         versions=versions(),
         digests={
             "attacks": hashlib.sha256(canonical_json({"attacks": protocols})).hexdigest(),
-            "templates": about.templates.digest,
+            **{f"templates:{each.images.name}": each.templates.digest for each in judged},
         },
         complete=complete,
         incomplete_reason=reason,
@@ -187,63 +198,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-# ---- into the bundle -----------------------------------------------------------------------------
-
-
-def check_writable(bundle: Bundle) -> None:
-    """Check, before hours are spent, that a card can be put into a bundle.
-
-    Raises:
-        UsageError: It is an embedded one, or it cannot be written to.
-    """
-    path = bundle.path.resolve()
-    if path.is_relative_to(embedded_dir().resolve()):
-        raise UsageError(
-            f"the embedded model {bundle.manifest.name} is part of the installed package: its card "
-            "is not replaced",
-            hint="leave --write-card away; --output DIR keeps the card",
-        )
-    if not os.access(path, os.W_OK):
-        raise UsageError(
-            f"the bundle {path} cannot be written to",
-            hint="leave --write-card away; --output DIR keeps the card",
-        )
-
-
-def put_into_bundle(card: schema.Card, bundle: Bundle) -> Bundle:
-    """Put a card into the bundle that it is of; files that are no part of it are left alone.
-
-    At every moment there is a whole bundle: first one without a card, then with the new one.
-
-    Raises:
-        CardError: It is of another model, or not complete.
-        UsageError: The bundle is an embedded one.
-        EvaluationStateError: The disk refuses.
-    """
-    check_writable(bundle)
-    check_model(card, bundle.manifest)
-    if not card.complete:
-        raise CardError(
-            f"the card is not complete: {card.incomplete_reason}",
-            hint="let the measurement finish, then --write-card",
-        )
-    manifest_path = bundle.path / MANIFEST_NAME
-    document = json.loads(manifest_path.read_text(encoding="utf-8"))
-    text = card.to_json()
-    if document["files"].pop(CARD_NAME, None) is not None:
-        write_text(manifest_path, _manifest_text(document))
-    write_text(bundle.path / CARD_NAME, text)
-    content = text.encode()
-    record = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-    document["files"] = dict(sorted({**document["files"], CARD_NAME: record}.items()))
-    write_text(manifest_path, _manifest_text(document))
-    return Bundle.load(bundle.path)
-
-
-def _manifest_text(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 # ---- parts ---------------------------------------------------------------------------------------
 
 
@@ -258,7 +212,7 @@ def _results(
         if verdicts is None or len(verdicts.rows) == 0:
             continue
         entry = attack_entry(trial.attack, trial.threat, native=judged.native)
-        results.append(_result(judged, entry, trial, verdicts, keep=keep))
+        results += _rows(judged, entry, trial, verdicts, keep=keep)
         key = (trial.threat.norm, trial.threat.eps, trial.target.name)
         together.setdefault(key, []).append((entry, trial, verdicts))
     for members in together.values():
@@ -304,6 +258,28 @@ def _worst(
     return entry, members[0][1], verdicts
 
 
+def _rows(
+    judged: Judged, entry: schema.Attack, trial: Trial, verdicts: Verdicts, *, keep: bool
+) -> list[schema.Result]:
+    """What an attack did to its own question; with a tree, to all questions."""
+    scorer = judged.scorer
+    if scorer is None or judged.noted is None:
+        return [_result(judged, entry, trial, verdicts, keep=keep)]
+    before, under = judged.noted(trial, verdicts.rows)
+    return depth_results(
+        Scores.from_notes(before, scorer.names),
+        Scores.from_notes(under, scorer.names),
+        scorer.tree,
+        dataset=judged.images.name,
+        attack=entry,
+        theta=judged.theta,
+        attacked=trial.target.name,
+        robust=verdicts.robust,
+        rule=scorer.rule,
+        keep_outcomes=keep,
+    )
+
+
 def _result(
     judged: Judged, entry: schema.Attack, trial: Trial, verdicts: Verdicts, *, keep: bool
 ) -> schema.Result:
@@ -321,7 +297,7 @@ def _result(
     )
 
 
-def _dataset(judged: Judged, templates: TemplateSet) -> schema.Dataset:
+def _dataset(judged: Judged) -> schema.Dataset:
     images = judged.images
     said = images.description
     available = said.get("n_available")
@@ -333,14 +309,15 @@ def _dataset(judged: Judged, templates: TemplateSet) -> schema.Dataset:
         seed=int(said.get("seed") or 0),
         n_labels=len(images.labels),
         labels_digest=images.labels.digest,
-        hierarchy=judged.hierarchy,
-        templates=templates.name,
+        hierarchy=None if judged.scorer is None else judged.scorer.tree.digest,
+        templates=judged.templates.name,
         resolution="native" if judged.native else "model",
         synthetic=bool(said.get("synthetic", False)),
     )
 
 
-def _hardened(manifest: BundleManifest) -> bool | None:
+def hardened(manifest: BundleManifest) -> bool | None:
+    """Whether a bundle says that it was hardened; ``None`` where it says nothing."""
     training = manifest.training
     if training is None:
         return None

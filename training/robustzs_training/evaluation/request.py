@@ -25,7 +25,8 @@ class EvaluateRequest:
         threats: What attackers may do.
         attacks: By name.
         preset: A paper's protocol.
-        root: Where sets with names lie.
+        root: Where the sets of a preset lie.
+        skip_missing: Measure the sets of a preset that are there.
         labels: What to choose from: ``own``, names or a file; ``None``: as the set says.
         hierarchy: The tree that depths count in.
         depths: ``("all",)``, or numbers; none for flat top-1 alone.
@@ -52,6 +53,7 @@ class EvaluateRequest:
     attacks: tuple[str, ...] = DEFAULT_ATTACKS
     preset: str | None = None
     root: Path | None = None
+    skip_missing: bool = False
     labels: str | None = None
     hierarchy: str | None = None
     depths: tuple[str, ...] = ()
@@ -77,6 +79,8 @@ class EvaluateRequest:
                 "which pictures?",
                 hint="--data FOLDER with a folder for each label, or a table path,label",
             )
+        if self.data and self.preset is not None:
+            raise UsageError("a preset has its own pictures", hint="leave --data or --preset away")
         if not self.threats:
             raise UsageError("which radius?", hint="--eps 1/255,2/255")
         if any(threat.eps <= 0.0 for threat in self.threats):

@@ -19,66 +19,34 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from robustzs.cards.schema import Meaning
-from robustzs.threat import ThreatModel, format_size
+from robustzs.threat import format_size
 from robustzs_training.evaluation.attacks.view import check_bounds, judge
-from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
+from robustzs_training.evaluation.base import EvaluationSet
 from robustzs_training.evaluation.state import EvaluationState, Line
+from robustzs_training.evaluation.trials import BoolArray, Target, Trial
+
+if TYPE_CHECKING:
+    from robustzs_training.evaluation.hierarchical.scores import Scorer
 
 IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 Report = Callable[[int, int], None]
 Progress = Callable[[str], AbstractContextManager[Report]]
 Deployed = Callable[[torch.Tensor], IntArray]
 """Clean ``pixels`` -> the label that the deployed bundle puts on top, ``[B]``."""
 
+Notes = dict[str, tuple[int, ...]]
+"""Columns of integers, by name."""
+
+_ANSWER, _DEPLOYED, _CONFIRMED = "answer", "deployed", "confirmed"
 N_KEPT = 32
 """Perturbed images are kept of so many pictures, for reports."""
 _ORDER = 20_231  # of the fixed order; no option, so that runs that were cut off can be paired
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """Something that a picture can be right or wrong about, and be attacked on.
-
-    Attributes:
-        depth: In the tree; ``None``: the labels.
-        meaning: How the verdict at a depth comes about.
-        victim: Whose ``logits_of`` gives one logit for each choice.
-        right: bool ``[n, C]``: which choices are right.
-    """
-
-    depth: int | None = None
-    meaning: Meaning = "flat"
-    victim: Victim
-    right: BoolArray
-
-    @property
-    def name(self) -> str:
-        """``flat`` or ``rollup-3``."""
-        return self.meaning if self.depth is None else f"{self.meaning}-{self.depth}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """An attack on a target.
-
-    Attributes:
-        attack: The attack.
-        threat: Its norm and radius.
-        target: What it is on.
-        weaker: The same attack within smaller radii, in this run.
-    """
-
-    attack: Attack
-    threat: ThreatModel
-    target: Target
-    weaker: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +108,7 @@ class Measurement:
         deadline: Of ``time.monotonic``; no batch starts after it.
         progress: Shows how far a question is.
         deployed: The bundle's own verdict on clean pictures, to compare with.
+        scorer: Further numbers of every picture, clean and perturbed, which are kept.
     """
 
     images: EvaluationSet
@@ -150,6 +119,7 @@ class Measurement:
     deadline: float | None = None
     progress: Progress
     deployed: Deployed | None = None
+    scorer: Scorer | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images.keys)
@@ -196,7 +166,7 @@ class Measurement:
             rows.append(row)
         by = {**broken, **self._by(question)}
         robust = [clean[row] and row not in broken and found[row] for row in sorted(rows)]
-        confirmed = self.state.notes(question, "confirmed")
+        confirmed = self.state.notes(question, _CONFIRMED)
         return Verdicts(
             rows=np.sort(np.asarray(rows, np.int64)),
             clean=np.asarray([clean[row] for row in sorted(rows)], np.bool_),
@@ -216,10 +186,29 @@ class Measurement:
     def disagreements(self) -> tuple[int, int] | None:
         """Pictures that torch and the deployed bundle answer differently, and all compared."""
         question = self.question(self.targets[0])
-        top, deployed = (self.state.notes(question, name) for name in ("top", "deployed"))
+        answers, deployed = (self.state.notes(question, name) for name in (_ANSWER, _DEPLOYED))
         if not deployed:
             return None
-        return sum(top[row] != label for row, label in deployed.items()), len(deployed)
+        return sum(answers[row] != label for row, label in deployed.items()), len(deployed)
+
+    def noted(self, trial: Trial, rows: IntArray) -> tuple[Notes, Notes]:
+        """What the scorer noted of pictures before and under an attack, in the rows' order.
+
+        Pictures that were not attacked, because they were wrong, are there as they were; those
+        that broke within a smaller radius are there as they broke.
+        """
+        before = self._notes_of(self.question(self.targets[0]))
+        under = dict(before)
+        for each in (*trial.weaker, trial):
+            under.update(self._notes_of(self.question(each.target, each)))
+        return _columns(before, rows), _columns(under, rows)
+
+    def _notes_of(self, question: str) -> dict[int, dict[str, int]]:
+        return {
+            row: {name: values[place] for name, values in line.notes.items()}
+            for line in self.state.lines(question)
+            for place, row in enumerate(line.rows)
+        }
 
     def turned(self, trial: Trial, row: int) -> npt.NDArray[np.float32] | None:
         """The image ``[3, H, W]`` that broke a picture, where it was kept."""
@@ -281,9 +270,11 @@ class Measurement:
         # The first target tells what is done already, so it is recorded last.
         for target in reversed(self.targets):
             logits = target.victim.logits_of(_laid_out(pixels, target.victim.device))
-            notes = {"top": _ints(logits.argmax(dim=1))}
-            if deployed is not None and target is self.targets[0]:
-                notes["deployed"] = tuple(int(label) for label in deployed)
+            notes = {_ANSWER: _ints(logits.argmax(dim=1))}
+            if target is self.targets[0]:
+                notes |= self._score(pixels, rows)
+                if deployed is not None:
+                    notes[_DEPLOYED] = tuple(int(label) for label in deployed)
             self.state.record(
                 Line(
                     question=self.question(target),
@@ -319,37 +310,30 @@ class Measurement:
                 right=tuple(not each for each in broken),
                 by=tuple(name if hit else "" for name, hit in zip(names, broken, strict=True)),
                 seconds=time.monotonic() - started,
-                notes={"confirmed": _ints(confirmed), "top": _ints(logits.argmax(dim=1))},
+                notes={
+                    _ANSWER: _ints(logits.argmax(dim=1)),
+                    _CONFIRMED: _ints(confirmed),
+                    **self._score(found.adversarial, rows),
+                },
             )
         )
+
+    def _score(self, pixels: torch.Tensor, rows: IntArray) -> dict[str, tuple[int, ...]]:
+        """The scorer's notes on pixels, clean or perturbed; it looks through the labels' victim."""
+        if self.scorer is None:
+            return {}
+        first = self.targets[0]
+        return self.scorer(first.victim, pixels, self._right(first, rows)).to_notes()
 
     def _right(self, target: Target, rows: IntArray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(target.right[rows])).to(target.victim.device)
 
 
-def ladder(
-    names: Sequence[str],
-    threats: Sequence[ThreatModel],
-    target: Target,
-    build: Callable[[str, ThreatModel], Attack],
-) -> list[Trial]:
-    """Every attack within every radius, small ones first.
-
-    Args:
-        names: Of attacks.
-        threats: Radii, of one norm or several.
-        target: What is attacked.
-        build: Makes an attack.
-    """
-    trials: list[Trial] = []
-    for name in dict.fromkeys(names):
-        below: dict[str, tuple[Trial, ...]] = {}
-        for threat in sorted(set(threats), key=lambda threat: (threat.norm, threat.eps)):
-            weaker = below.get(threat.norm, ())
-            trial = Trial(attack=build(name, threat), threat=threat, target=target, weaker=weaker)
-            below[threat.norm] = (*weaker, trial)
-            trials.append(trial)
-    return trials
+def _columns(notes: dict[int, dict[str, int]], rows: IntArray) -> Notes:
+    """The columns that all rows have."""
+    chosen = [notes[row] for row in rows.tolist()]
+    names = [name for name in chosen[0] if all(name in each for each in chosen)] if chosen else []
+    return {name: tuple(each[name] for each in chosen) for name in names}
 
 
 def _laid_out(pixels: torch.Tensor, device: torch.device) -> torch.Tensor:

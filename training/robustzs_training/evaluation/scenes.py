@@ -1,0 +1,256 @@
+"""One set of pictures, and all that is done to it: victim, questions, attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from robustzs.bundle.store import Bundle
+from robustzs.classifier.options import DEFAULT_THETA
+from robustzs.errors import UsageError
+from robustzs.features import TextFeatureCache, TextFeatures
+from robustzs.hierarchy.load import load_hierarchy
+from robustzs.hierarchy.tree import Hierarchy
+from robustzs.labels import LabelSet
+from robustzs.labels.templates import TemplateSet
+from robustzs.scoring import similarities
+from robustzs.threat import ThreatModel
+from robustzs.tokenizer import Tokenizer
+from robustzs_training.adapter import ClipAdapter
+from robustzs_training.evaluation.attacks import Ensemble, build_attack
+from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
+from robustzs_training.evaluation.hierarchical.scores import Scorer
+from robustzs_training.evaluation.run import Deployed, IntArray
+from robustzs_training.evaluation.sets import SourceSet, resize_inside
+from robustzs_training.evaluation.sets.native import upsample
+from robustzs_training.evaluation.trials import BoolArray, Target, Trial, ladder
+from robustzs_training.evaluation.victim import victim_of
+from robustzs_training.factory import Tokenize
+
+_LABELS_ALONE = ("prompts",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackPlan:
+    """An attack within several radii, as ``build_attack`` takes it."""
+
+    name: str
+    threats: tuple[ThreatModel, ...]
+    n_steps: int | None = None
+    n_restarts: int | None = None
+    step_size: float | None = None
+    n_queries: int = 5000
+    ensemble: Ensemble = "fare"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """Pictures, the templates of their labels' prompts, and what attacks them."""
+
+    images: SourceSet
+    templates: TemplateSet
+    attacks: tuple[AttackPlan, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What all sets have in common.
+
+    Attributes:
+        bundle: The bundle.
+        model: Its modules, where they are attacked.
+        tokenizer: The model's.
+        seed: Of all attacks.
+        hierarchy: The tree that depths count in; ``None`` for wordnet.
+        depths: Where to ask; none for flat top-1 alone.
+    """
+
+    bundle: Bundle
+    model: ClipAdapter
+    tokenizer: Tokenize
+    seed: int = 0
+    hierarchy: str | None = None
+    depths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One set of pictures and all that is done to it.
+
+    Attributes:
+        images: The pictures.
+        templates: Of the labels' prompts.
+        victim: The model that chooses among their labels.
+        targets: What they are judged by, flat top-1 first.
+        trials: Attacks, in their order.
+        deployed: The bundle's own verdict on clean pictures.
+        scorer: Asks at depths of a tree.
+        theta: Threshold of the bundle's answers.
+        native: Whether the perturbation lives in the pictures before the resize.
+        sentences: For the card's protocol.
+    """
+
+    images: EvaluationSet
+    templates: TemplateSet
+    victim: Victim
+    targets: tuple[Target, ...]
+    trials: tuple[Trial, ...]
+    deployed: Deployed | None
+    scorer: Scorer | None = None
+    theta: float = DEFAULT_THETA
+    native: bool = False
+    sentences: tuple[str, ...] = ()
+
+    @property
+    def hierarchy(self) -> str | None:
+        """Digest of the tree that depths count in."""
+        return None if self.scorer is None else self.scorer.tree.digest
+
+
+def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
+    """Make the victim, its questions and its attacks.
+
+    Raises:
+        RobustZSError: Labels, tree or attack do not fit.
+    """
+    images, manifest = exhibit.images, stage.bundle.manifest
+    victim = victim_of(
+        stage.model,
+        stage.tokenizer,
+        images.labels,
+        exhibit.templates,
+        manifest.geometry,
+        logit_scale=manifest.logit_scale,
+    )
+    deployed = deployed_of(stage.bundle, images.labels, exhibit.templates)
+    size = images.inside_resize
+    if size is not None:
+        victim, deployed = resize_inside(victim, size), _resized(deployed, size)
+    scorer = None
+    if stage.depths:
+        tree = load_tree(stage.hierarchy or "wordnet", images.labels)
+        depths = ",".join(stage.depths)
+        scorer = Scorer(tree, images.labels, depths, temperature=manifest.temperature)
+    targets = targets_of(victim, np.asarray(images.right, np.bool_), scorer)
+    theta = manifest.theta
+    return Scene(
+        images=images,
+        templates=exhibit.templates,
+        victim=victim,
+        targets=tuple(targets),
+        trials=tuple(_trials(stage, exhibit.attacks, targets)),
+        deployed=deployed,
+        scorer=scorer,
+        theta=DEFAULT_THETA if theta is None else theta.value,
+        native=size is not None,
+        sentences=_said_of(images, None if scorer is None else scorer.tree),
+    )
+
+
+def targets_of(victim: Victim, right: BoolArray, scorer: Scorer | None) -> list[Target]:
+    """Flat top-1, then every question of a scorer.
+
+    Args:
+        victim: The model.
+        right: Right labels of all pictures, bool ``[n, C]``.
+        scorer: Has the questions.
+    """
+    targets = [Target(victim=victim, right=right)]
+    if scorer is None:
+        return targets
+    labels = torch.from_numpy(right.copy())
+    for question in scorer.questions:
+        targets.append(
+            Target(
+                depth=question.depth,
+                meaning=question.meaning,
+                victim=question.victim(victim),
+                right=question.right(labels).numpy(),
+            )
+        )
+    return targets
+
+
+def load_tree(spec: str, labels: LabelSet) -> Hierarchy:
+    """The one tree that depths count in.
+
+    Raises:
+        UsageError: Several trees.
+        HierarchyError: None, or not over these labels.
+    """
+    trees = load_hierarchy(spec, labels).trees
+    if len(trees) != 1:
+        raise UsageError(f"{spec!r} are {len(trees)} trees", hint="depths count in one")
+    return trees[0]
+
+
+def deployed_of(bundle: Bundle, labels: LabelSet, templates: TemplateSet) -> Deployed:
+    """What the bundle's ONNX graphs answer, as they are deployed: ``pixels`` to labels ``[B]``."""
+    from robustzs.backends.onnx import OnnxBackend
+
+    backend = OnnxBackend(bundle)
+    text = TextFeatures(
+        bundle.manifest, backend, lambda: Tokenizer.from_bundle(bundle), TextFeatureCache()
+    )
+    classes = text.classes(labels.prompts, templates)
+
+    def answers(pixels: torch.Tensor) -> IntArray:
+        features = backend.encode_image(pixels.cpu().contiguous().numpy())
+        found = similarities(features, classes, bundle.manifest.geometry)
+        return found.argmax(axis=1).astype(np.int64)
+
+    return answers
+
+
+def _resized(deployed: Deployed, size: tuple[int, int]) -> Deployed:
+    """For native pixels; bicubic values beyond [0, 1] are cut off, as in a file."""
+    return lambda pixels: deployed(upsample(pixels, size).clamp(0.0, 1.0))
+
+
+def _trials(stage: Stage, plans: Sequence[AttackPlan], targets: Sequence[Target]) -> list[Trial]:
+    trials: list[Trial] = []
+    for target in targets:
+        for plan in plans:
+            # A text for each label says nothing about inner nodes.
+            if target.depth is not None and plan.name in _LABELS_ALONE:
+                continue
+
+            def build(name: str, threat: ThreatModel, plan: AttackPlan = plan) -> Attack:
+                return build_attack(
+                    name,
+                    threat,
+                    n_steps=plan.n_steps,
+                    n_restarts=plan.n_restarts,
+                    step_size=plan.step_size,
+                    n_queries=plan.n_queries,
+                    seed=stage.seed,
+                    ensemble=plan.ensemble,
+                )
+
+            trials += ladder([plan.name], plan.threats, target, build)
+    return trials
+
+
+def _said_of(images: EvaluationSet, tree: Hierarchy | None) -> tuple[str, ...]:
+    said = images.description
+    sentences = [
+        f"{images.name}: {said.get('source')}, {said.get('n')} of {said.get('n_available')} "
+        f"pictures drawn by seed {said.get('seed')} ({said.get('sampling')}); perturbed: "
+        f"{said.get('perturbed')}; {said.get('trained_on')}."
+    ]
+    left_out = said.get("without_a_right_label")
+    if isinstance(left_out, Mapping):
+        sentences.append(
+            f"{left_out.get('n')} pictures of {images.name} are left out: no label is right for "
+            "them."
+        )
+    if tree is not None:
+        sentences.append(
+            f"Depths of {images.name} count in the tree {tree.name}. rollup: the node with the "
+            "most probability, summed up from the labels; prompt: the node whose own text fits "
+            "best. Each depth is attacked on its own loss, and then asked at all others."
+        )
+    return tuple(sentences)
