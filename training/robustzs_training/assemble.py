@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from robustzs.errors import DataError, UsageError
+from robustzs.errors import DataError, RecipeError, UsageError
 from robustzs.settings import cache_dir
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.caption_features import (
@@ -157,6 +157,7 @@ def assemble(
     clock: Clock,
     keep_captions: bool = True,
     report: Report | None = None,
+    own: type[Objective] | None = None,
 ) -> Workshop:
     """Open data and model, and build what trains.
 
@@ -166,10 +167,17 @@ def assemble(
         clock: Told of the time that data take.
         keep_captions: Encode the captions beforehand, where that pays.
         report: Told of captions that are encoded, and of how many.
+        own: A class to train with instead of the recipe's objective; see :func:`build_objective`.
 
     Raises:
         RobustZSError: Something is missing, or does not fit.
     """
+    if recipe.own_objective is not None and own is None:
+        raise RecipeError(
+            f"this recipe was trained with {recipe.own_objective}, which is no objective of ours",
+            hint="start it from the program that has that class (docs/training.md), or take "
+            "own_objective out",
+        )
     with clock.counts("data"):
         data = open_data(recipe)
     source = load_model(recipe.model, seed=recipe.run.seed)
@@ -181,20 +189,20 @@ def assemble(
     steps = total_steps(recipe.schedule, loader.steps_per_epoch)
     notes = [*source.notes, *warnings]
     captions: CaptionFeatures | None = None
-    if recipe.objective.name in CAPTIONED:
+    if own is None and recipe.objective.name in CAPTIONED:
         with clock.counts("data"):
             texts = _need_captions(recipe, data)
             if keep_captions and len(texts) <= steps * recipe.run.batch_size:
                 folder = cache_dir() / "caption-features"
                 captions = caption_features(model, tokenizer, data, folder, report=report)
     trees = None
-    if recipe.objective.name in TREED and data.labels is not None:
+    if own is None and recipe.objective.name in TREED and data.labels is not None:
         found = load_trees(recipe.data.hierarchy, data.labels)
         trees = found.hierarchy
         loader.trouble.found(unresolved_names(found.resolutions))
         notes += [text for text in found.warnings if text not in notes]
     objective, to_batch = build_objective(
-        recipe, model, tokenizer, data.labels, trees=trees, captions=captions
+        recipe, model, tokenizer, data.labels, trees=trees, captions=captions, own=own
     )
     return Workshop(
         recipe=recipe,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, writ
 from robustzs_training.gain import NOT_MEASURED, check_measurable, measure_gain
 from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.loop.machine import make_accelerator
+from robustzs_training.objectives import Objective
 from robustzs_training.recipe import Recipe
 from robustzs_training.request import TrainRequest, check_output
 
@@ -69,18 +70,34 @@ def choose_device(device: str) -> None:
         )
 
 
-def run_train(request: TrainRequest, *, say: Say, progress: Progress) -> TrainOutcome:
+@contextmanager
+def _unseen(what: str) -> Iterator[Callable[[int, int], None]]:
+    del what
+    yield lambda done, total: None
+
+
+def run_train(
+    request: TrainRequest,
+    *,
+    say: Say = print,
+    progress: Progress = _unseen,
+    own: type[Objective] | None = None,
+) -> TrainOutcome:
     """Train, measure, export.
 
     Args:
         request: The options.
         say: Takes a line for people; used by the main process alone.
         progress: Shows how far a part is; used by the main process alone.
+        own: A class to train with instead of the recipe's objective; see
+            :func:`robustzs_training.factory.build_objective`.
 
     Raises:
         RobustZSError: Whatever cannot be read, trained, measured or written.
     """
     recipe, output = request.resolve(), request.output
+    if own is not None:
+        recipe = recipe.model_copy(update={"own_objective": f"{own.__module__}.{own.__qualname__}"})
     check_output(output)
     finished = _finished(recipe, output) if request.resume else None
     if finished is not None:
@@ -102,7 +119,9 @@ def run_train(request: TrainRequest, *, say: Say, progress: Progress) -> TrainOu
         _start_over(output)
     accelerator.wait_for_everyone()
     with progress("captions") as report:
-        shop = assemble(recipe, place, clock=clock, report=report if place.is_main else None)
+        shop = assemble(
+            recipe, place, clock=clock, report=report if place.is_main else None, own=own
+        )
     for note in shop.notes:
         tell(note)
     if place.is_main:
@@ -154,7 +173,7 @@ def conclude(
         "schema_version": 1,
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
-        "objective": recipe.objective.model_dump(mode="json"),
+        "objective": _objective_record(recipe),
         "threat": str(recipe.threat.build()),
         "model": shop.source.source.description,
         "data": _data_record(shop),
@@ -280,6 +299,12 @@ def _provenance(shop: Workshop) -> dict[str, Any]:
         "bundle": None if manifest is None else manifest.name,
         "notes": list(shop.notes),
     }
+
+
+def _objective_record(recipe: Recipe) -> dict[str, Any]:
+    if recipe.own_objective is not None:
+        return {"name": recipe.own_objective}
+    return recipe.objective.model_dump(mode="json")
 
 
 def _data_record(shop: Workshop) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from robustzs_training.objectives import (
     QtAft,
     QtAftHierarchical,
 )
+from robustzs_training.objectives.tecoa import ClassObjective
 from robustzs_training.recipe import ModelPart, Recipe
 from robustzs_training.trees import load_trees
 
@@ -188,6 +189,7 @@ def build_objective(
     *,
     trees: Hierarchy | Forest | None = None,
     captions: CaptionFeatures | None = None,
+    own: type[Objective] | None = None,
 ) -> tuple[Objective, ToBatch]:
     """The recipe's objective over ``model``, and what turns examples into its batches.
 
@@ -199,12 +201,17 @@ def build_objective(
         trees: Over the same labels, in any order; ``None``: the recipe's own.
         captions: Features of all captions of the data, where they are kept; ``None``: captions
             are encoded at every step.
+        own: A class to train with instead of the recipe's objective: called with the model, and
+            for a ``ClassObjective`` with the text features of the classes. Its batches have all
+            that the data has.
 
     Raises:
         RecipeError: Wrong options.
         UsageError: The data lacks what the objective needs.
         RobustZSError: No such template or hierarchy.
     """
+    if own is not None:
+        return _own_objective(own, recipe, model, tokenizer, labels)
     name = recipe.objective.name
     options = objective_options(recipe)
     if labels is None and (name in LABELLED or name in CLASS_OBJECTIVES):
@@ -231,6 +238,28 @@ def build_objective(
         templates = get_templates(recipe.data.template)
         classes = class_features(model, tokenizer, cast(LabelSet, labels), templates)
         objective = CLASS_OBJECTIVES[name](model, classes, **options.model_dump())
+    return objective.to(device_of(model)), batches
+
+
+def _own_objective(
+    own: type[Objective],
+    recipe: Recipe,
+    model: ClipAdapter,
+    tokenizer: Tokenize,
+    labels: LabelSet | None,
+) -> tuple[Objective, ToBatch]:
+    objective: Objective
+    if issubclass(own, ClassObjective):
+        if labels is None:
+            raise UsageError(
+                f"{own.__name__} needs classes, and the data has none",
+                hint="sort the images into one folder for each class",
+            )
+        templates = get_templates(recipe.data.template)
+        objective = own(model, class_features(model, tokenizer, labels, templates))
+    else:
+        objective = own(model)
+    batches = _Batches(wants_labels=labels is not None, tokenizer=tokenizer)
     return objective.to(device_of(model)), batches
 
 

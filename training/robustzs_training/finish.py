@@ -182,7 +182,7 @@ def _facts(
     origin = manifest.name if manifest is not None else source.source.description
     return BundleFacts(
         name=recipe.name,
-        description=f"{origin}, hardened by the recipe {recipe.name} ({recipe.objective.name}, "
+        description=f"{origin}, hardened by the recipe {recipe.name} ({recipe.objective_name}, "
         f"{threat.norm} eps {format_size(threat.eps)}, {steps} steps).",
         source=SourceRecord(
             description=f"{source.source.description}; then {steps} steps of the robustzs recipe "

@@ -280,6 +280,9 @@ class Recipe(_Part):
     model: ModelPart
     data: DataPart
     objective: ObjectivePart
+    own_objective: str | None = Field(
+        None, description="written by a program that trained with a class of its own instead"
+    )
     threat: ThreatPart
     attack: AttackPart
     optimizer: OptimizerPart
@@ -287,6 +290,11 @@ class Recipe(_Part):
     run: RunPart
     evaluate: EvaluatePart | None = None
     export: ExportPart = ExportPart()
+
+    @property
+    def objective_name(self) -> str:
+        """What trains, for people."""
+        return self.own_objective or self.objective.name
 
     def document(self) -> dict[str, Any]:
         """The whole recipe as JSON values, defaults written out."""
