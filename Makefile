@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training lite wheel bento clean
+        benchmark-training second-opinion lite wheel bento clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,7 +55,7 @@ test-training: $(VENV)/.installed-dev  ## A short real run of every objective, a
 test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
 	$(PYTEST) -m gpu
 
-WHEEL_TESTS := tests/backends tests/classifier tests/cli tests/examples tests/features tests/hierarchy tests/scoring tests/serving
+WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tests/cli tests/examples tests/features tests/hierarchy tests/metrics tests/scoring tests/serving
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
 	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
@@ -106,6 +106,9 @@ benchmark-training: $(VENV)/.installed-dev  ## One training step, and how it gro
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-32 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-16 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.growth
+
+second-opinion: $(VENV)/.installed-dev  ## AutoAttack against torchattacks, in .venv-second, on 200 images (10 minutes)
+	$(BIN)/python -m benchmarks.second_opinion --environment $(VENV)-second
 
 clean:  ## Remove build output and caches (keeps .venv)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
