@@ -124,6 +124,7 @@ class ThreatRecord(_Frozen):
     eps: Positive = Field(description="in units of pixels in [0, 1]")
     attack: str
     n_steps: int | None = Field(None, ge=0)
+    how: str | None = Field(None, description="on what and until when, where robustzs made it")
 
 
 class CalibrationDocument(_Frozen):

@@ -18,6 +18,7 @@ from robustzs.calibration.document import (
 )
 from robustzs.calibration.fit import Fitted, fit
 from robustzs.classifier.classifier import Classifier
+from robustzs.classifier.embedder import Perturb
 from robustzs.classifier.labelled import LabelledImage, data_digest
 from robustzs.errors import DataError, UsageError
 from robustzs.features import Progress
@@ -64,6 +65,7 @@ def calibrate(
     seed: int = 0,
     synthetic: bool = False,
     threat: ThreatRecord | None = None,
+    perturb: Perturb | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> Calibrated:
@@ -77,7 +79,9 @@ def calibrate(
         fit_temperature: Fit the temperature, or keep the classifier's.
         seed: Of the split into images for temperature, theta and measuring.
         synthetic: The images are drawn, rendered or composited: the file says so.
-        threat: The attack that the images suffered already; ``None`` for clean ones.
+        threat: The attack that the images suffered, already or by ``perturb``; ``None`` for clean
+            ones.
+        perturb: Makes the attack: changes pixels ``[B, 3, H, W]`` of the images at given places.
         batch_size: Images per inference.
         progress: Called with the number of images so far and in all.
 
@@ -85,12 +89,15 @@ def calibrate(
         DataError: Labels that are no nodes, or no readable image.
         InsufficientCalibrationDataError: Too few images.
         CalibrationError: The images set no temperature.
-        UsageError: A forest, a confined root, or options out of range.
+        UsageError: A forest, a confined root, an attack that is not recorded, or options out of
+            range.
     """
     _check(classifier, fit_temperature)
+    if perturb is not None and threat is None:
+        raise UsageError("images are attacked, and no record says how", hint="give threat, too")
     tree = classifier.hierarchy
     truth = truth_nodes([image.label for image in images], tree)
-    features, kept, unreadable = _features(classifier, images, batch_size, progress)
+    features, kept, unreadable = _features(classifier, images, batch_size, perturb, progress)
     if not len(kept):
         raise DataError(f"none of the {len(images)} images of {name} can be read")
     scorer = classifier.scorer
@@ -168,13 +175,15 @@ def _features(
     classifier: Classifier,
     images: Sequence[LabelledImage],
     batch_size: int,
+    perturb: Perturb | None,
     progress: Progress | None,
 ) -> tuple[Float32Array, IntArray, tuple[Unreadable, ...]]:
     """Raw features of the readable images ``[n, D]``, which ones these are, and the others."""
     parts, kept, unreadable = [], [], []
     place = 0
     sources = (image.source for image in images)
-    for decoded, features in classifier.embedder.batches(sources, batch_size=batch_size):
+    batches = classifier.embedder.batches(sources, batch_size=batch_size, perturb=perturb)
+    for decoded, features in batches:
         parts.append(features)
         for row in decoded:
             if row.error is None:

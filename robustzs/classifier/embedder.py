@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from robustzs.tokenizer import Tokenizer
 
 MAX_BATCH_SIZE = 4096
+Perturb = Callable[[Float32Array, Sequence[int]], Float32Array]
+"""Pixels ``[B, 3, H, W]`` and the images' places among all -> other pixels, in [0, 1]."""
 
 
 class Embedder:
@@ -126,7 +128,11 @@ class Embedder:
                 yield name, next(vectors) if row.error is None else error_row(name, row.error)
 
     def batches(
-        self, images: Iterable[ImageInput], *, batch_size: int
+        self,
+        images: Iterable[ImageInput],
+        *,
+        batch_size: int,
+        perturb: Perturb | None = None,
     ) -> Iterator[tuple[list[Decoded[ImageInput]], Float32Array]]:
         """Decoded images, and the raw features ``[B, D]`` of those without an error, in order.
 
@@ -135,6 +141,7 @@ class Embedder:
         Args:
             images: read as they are needed; may be endless.
             batch_size: images per inference, 1 to 4096.
+            perturb: changes pixels before the model sees them.
 
         Raises:
             UsageError: ``batch_size`` is out of range.
@@ -144,9 +151,14 @@ class Embedder:
         ahead = decode_ahead(
             images, self.preprocess, batch_size=batch_size, workers=available_cpus()
         )
+        start = 0
         for decoded in ahead:
             good = [row.pixels for row in decoded if row.pixels is not None]
             pixels = np.stack(good) if good else None
+            if perturb is not None and pixels is not None:
+                places = [start + i for i, row in enumerate(decoded) if row.pixels is not None]
+                pixels = perturb(pixels, places)
+            start += len(decoded)
             for row in decoded:
                 row.pixels = None  # held once, in the batch
             del good

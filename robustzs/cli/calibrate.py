@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,9 +29,13 @@ from robustzs.errors import UsageError
 
 if TYPE_CHECKING:
     from robustzs.calibration.document import CalibrationDocument, ThreatRecord
+    from robustzs.classifier import Classifier
     from robustzs.classifier.calibrating import Calibrated
+    from robustzs.classifier.embedder import Perturb
+    from robustzs.classifier.labelled import LabelledImage
 
 _SHOWN_UNREADABLE = 5
+_MADE_HERE = "apgd-ce"
 
 
 def calibrate(
@@ -79,13 +84,27 @@ def calibrate(
     ] = False,
     attack: Annotated[
         str | None,
-        typer.Option(help="The attack that the images suffered already, such as apgd-ce."),
+        typer.Option(
+            help="Calibrate for images under this attack: apgd-ce with --eps, which attacks them; "
+            "any with --threat, which they suffered already."
+        ),
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(
+            help="Attack the images so far, such as 1/255 or L2:0.5; goes with --attack, and needs "
+            "the model's weights."
+        ),
     ] = None,
     threat: Annotated[
-        str | None, typer.Option(help="Its threat model, such as Linf:1/255; goes with --attack.")
+        str | None,
+        typer.Option(
+            help="The threat model of an attack that the images suffered already, such as "
+            "Linf:1/255; goes with --attack."
+        ),
     ] = None,
     n_steps: Annotated[
-        int | None, typer.Option(min=0, help="Its steps; goes with --attack.")
+        int | None, typer.Option(min=0, help="Steps of the attack; 100 if it is made here.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What to call the data; else the name of folder or table")
@@ -108,6 +127,7 @@ def calibrate(
     Examples:
       robustzs calibrate --data photos/ -o calibration.json
       robustzs calibrate --data test.csv --target-accuracy 0.8 --target-accuracy 0.9 -o c.json
+      robustzs calibrate --data photos/ --attack apgd-ce --eps 1/255 -o attacked.json
       robustzs classify x.png --target-accuracy 0.9 --calibration c.json
     """  # noqa: D301
     from robustzs.classifier import Classifier
@@ -115,7 +135,7 @@ def calibrate(
     from robustzs.classifier.labelled import read_labelled
     from robustzs.cli.render import open_output
 
-    record = _threat(attack, threat, n_steps)
+    record = _suffered(attack, eps, threat, n_steps)
     images = read_labelled(data)
     with status("loading") as show:
         classifier = Classifier.load(
@@ -134,7 +154,11 @@ def calibrate(
         )
     for warning in classifier.warnings:
         sys.stderr.write(terminal_safe(f"warning: {warning}") + "\n")
-    with classifier, status("encoding") as show:
+    perturb = None
+    if eps is not None:
+        perturb, record = _attacker(classifier, images, eps, n_steps, device)
+    doing = "encoding" if perturb is None else "attacking"
+    with classifier, status(doing) as show:
         found = run(
             classifier,
             images,
@@ -144,6 +168,7 @@ def calibrate(
             seed=seed,
             synthetic=synthetic,
             threat=record,
+            perturb=perturb,
             batch_size=batch_size,
             progress=show,
         )
@@ -177,20 +202,51 @@ def summary_lines(document: CalibrationDocument) -> list[str]:
     return [*lines, document.guarantee]
 
 
-def _threat(attack: str | None, threat: str | None, n_steps: int | None) -> ThreatRecord | None:
+def _suffered(
+    attack: str | None, eps: str | None, threat: str | None, n_steps: int | None
+) -> ThreatRecord | None:
+    """The attack that images suffered already; ``None`` where it is made here, or there is none."""
     from robustzs.calibration.document import ThreatRecord
     from robustzs.threat import ThreatModel
 
-    if attack is None and threat is None and n_steps is None:
+    if attack is None and eps is None and threat is None and n_steps is None:
         return None
-    if attack is None or threat is None:
+    if attack is None or (eps is None) == (threat is None):
         raise UsageError(
-            "--attack and --threat belong together", hint="--attack apgd-ce --threat Linf:1/255"
+            "--attack goes with --eps, which attacks the images, or with --threat, which they "
+            "suffered already",
+            hint="--attack apgd-ce --eps 1/255",
         )
+    if threat is None:
+        if attack != _MADE_HERE:
+            raise UsageError(
+                f"the attack {attack!r} is not made here", hint=f"--attack {_MADE_HERE} --eps {eps}"
+            )
+        return None
     model = ThreatModel.parse(threat)
     if model.eps == 0.0:
         raise UsageError(f"the threat {threat} changes nothing", hint="leave --attack out")
     return ThreatRecord(norm=model.norm, eps=model.eps, attack=attack, n_steps=n_steps)
+
+
+def _attacker(
+    classifier: Classifier,
+    images: Sequence[LabelledImage],
+    eps: str,
+    n_steps: int | None,
+    device: str,
+) -> tuple[Perturb, ThreatRecord]:
+    """What attacks the images."""
+    from robustzs.errors import MissingExtraError
+    from robustzs.threat import ThreatModel
+
+    try:
+        from robustzs_training.evaluation.hierarchical.calibration import attacker_of
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    return attacker_of(
+        classifier, images, ThreatModel.parse(eps), n_steps=n_steps or 100, device=device
+    )
 
 
 def _tell_left_out(found: Calibrated) -> None:

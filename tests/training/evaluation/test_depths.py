@@ -26,6 +26,7 @@ from robustzs_training.evaluation.hierarchical.report import (
     split_name,
     tree_metrics,
 )
+from robustzs_training.evaluation.hierarchical.targets import depth_targets
 
 from robustzs.cards.reading import parse_card
 from robustzs.cards.schema import Attack as CardAttack
@@ -332,6 +333,13 @@ def test_a_questions_victim_gives_the_scored_verdict() -> None:
         top = question.victim(victim).logits_of(pictures.images).argmax(dim=1)
         verdict = question.right(right)[torch.arange(12), top].numpy()
         np.testing.assert_array_equal(verdict, scores.right[:, scores.place(question.name)])
+    targets = depth_targets(scorer, victim, pictures.right)
+    assert [(t.depth, t.meaning) for t in targets] == [split_name(n) for n in scorer.names]
+    for column, target in enumerate(targets):
+        top = target.victim.logits_of(pictures.images).argmax(dim=1)
+        np.testing.assert_array_equal(
+            target.right[np.arange(12), top.numpy()], scores.right[:, column]
+        )
 
 
 def test_nothing_to_measure_is_an_error() -> None:
