@@ -178,18 +178,22 @@ class RightLabels:
     @cached_property
     def _column_of(self) -> dict[int, list[int]]:
         """Columns by the row of their sense."""
-        known = [
-            label
-            if label.synset is None or label.synset in self._index
-            else replace(label, synset=None)
+        rows = [
+            self._index.row(label.synset) if label.synset and label.synset in self._index else None
             for label in self._labels
         ]
-        found: dict[int, list[int]] = {}
-        resolutions = resolve_labels(known, self._index, on_ambiguous="first", on_unknown="attach")
-        for column, resolution in enumerate(resolutions):
-            if resolution.synset is not None:
-                found.setdefault(resolution.synset.row, []).append(column)
-        return found
+        if None in rows:
+            known = [
+                replace(label, synset=None) if row is None else label
+                for label, row in zip(self._labels, rows, strict=True)
+            ]
+            found = resolve_labels(known, self._index, on_ambiguous="first", on_unknown="attach")
+            rows = [None if one.synset is None else one.synset.row for one in found]
+        columns: dict[int, list[int]] = {}
+        for column, row in enumerate(rows):
+            if row is not None:
+                columns.setdefault(row, []).append(column)
+        return columns
 
     @cached_property
     def _columns_below(self) -> dict[int, list[int]]:
@@ -200,18 +204,24 @@ class RightLabels:
                 found.setdefault(each, []).extend(columns)
         return {row: sorted(columns) for row, columns in found.items()}
 
+    @cached_property
+    def _edge_ends(self) -> IndexArray:
+        """Where each row's hypernyms begin among the edges, which are sorted by child."""
+        child, _, _ = self._index.edges
+        return np.searchsorted(child, np.arange(len(self._index) + 1)).astype(np.int64)
+
     def _above(self, row: int) -> list[int]:
         """Rows of all hypernyms and kinds of an individual, nearest first."""
+        _, parent, _ = self._index.edges
         seen = {row}
         queue, above = deque([row]), []
         while queue:
-            synset = self._index.at(queue.popleft())
-            for wnid in (*synset.hypernyms, *synset.instance_hypernyms):
-                parent = self._index.row(wnid)
-                if parent not in seen:
-                    seen.add(parent)
-                    above.append(parent)
-                    queue.append(parent)
+            below = queue.popleft()
+            for each in parent[self._edge_ends[below] : self._edge_ends[below + 1]].tolist():
+                if each not in seen:
+                    seen.add(each)
+                    above.append(each)
+                    queue.append(each)
         return above
 
 
