@@ -23,10 +23,11 @@ from robustzs_training.adapter import ClipAdapter
 from robustzs_training.evaluation.attacks import Ensemble, build_attack
 from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
 from robustzs_training.evaluation.hierarchical.scores import Scorer
+from robustzs_training.evaluation.hierarchical.targets import depth_targets
 from robustzs_training.evaluation.run import Deployed, IntArray
 from robustzs_training.evaluation.sets import SourceSet, resize_inside
 from robustzs_training.evaluation.sets.native import upsample
-from robustzs_training.evaluation.trials import BoolArray, Target, Trial, ladder
+from robustzs_training.evaluation.trials import Target, Trial, ladder
 from robustzs_training.evaluation.victim import victim_of
 from robustzs_training.factory import Tokenize
 
@@ -134,7 +135,10 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         tree = load_tree(stage.hierarchy or "wordnet", images.labels)
         depths = ",".join(stage.depths)
         scorer = Scorer(tree, images.labels, depths, temperature=manifest.temperature)
-    targets = targets_of(victim, np.asarray(images.right, np.bool_), scorer)
+    right = np.asarray(images.right, np.bool_)
+    targets = [Target(victim=victim, right=right)]
+    if scorer is not None:
+        targets = depth_targets(scorer, victim, right)
     theta = manifest.theta
     return Scene(
         images=images,
@@ -148,30 +152,6 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         native=size is not None,
         sentences=_said_of(images, None if scorer is None else scorer.tree),
     )
-
-
-def targets_of(victim: Victim, right: BoolArray, scorer: Scorer | None) -> list[Target]:
-    """Flat top-1, then every question of a scorer.
-
-    Args:
-        victim: The model.
-        right: Right labels of all pictures, bool ``[n, C]``.
-        scorer: Has the questions.
-    """
-    targets = [Target(victim=victim, right=right)]
-    if scorer is None:
-        return targets
-    labels = torch.from_numpy(right.copy())
-    for question in scorer.questions:
-        targets.append(
-            Target(
-                depth=question.depth,
-                meaning=question.meaning,
-                victim=question.victim(victim),
-                right=question.right(labels).numpy(),
-            )
-        )
-    return targets
 
 
 def load_tree(spec: str, labels: LabelSet) -> Hierarchy:

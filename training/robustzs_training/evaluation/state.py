@@ -72,7 +72,10 @@ class Line:
         Raises:
             ValueError: It is none.
         """
-        found = json.loads(text)
+        try:
+            found = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
         if not isinstance(found, dict):
             raise ValueError("no object")
         try:
@@ -129,9 +132,14 @@ class EvaluationState:
             self._check_identity()
             path = self.folder / f"journal-{self.rank}.jsonl"
             self._stream = path.open("ab")
-            self._lock(self._stream)
-            self._cut_torn(path)
-        self.reload()
+        try:
+            with _disk(self.folder):
+                self._lock(self._stream)
+                self._cut_torn(path)
+            self.reload()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
