@@ -38,6 +38,7 @@ def make_result(
     metrics: Mapping[str, float | None] | None = None,
     clean_metrics: Mapping[str, float | None] | None = None,
     transfer_only: bool = False,
+    precision: str | None = None,
 ) -> Result:
     """A result from what became of every image.
 
@@ -55,6 +56,7 @@ def make_result(
         metrics: Further numbers under attack.
         clean_metrics: The same before it.
         transfer_only: See the schema.
+        precision: Of the deployed encoders; see the schema.
 
     Raises:
         CardError: No images, or arrays that do not fit.
@@ -91,6 +93,7 @@ def make_result(
         if keep_outcomes
         else None,
         transfer_only=transfer_only,
+        precision=precision,
     )
 
 

@@ -76,6 +76,8 @@ def _of_schema(result: Mapping[str, Any]) -> list[MeasuredRow | None]:
     depth = result.get("depth")
     where = "top-1" if depth is None else f"depth {depth} ({result.get('meaning')})"
     data = result.get("dataset")
+    if result.get("precision"):
+        data = f"{data}, deployed in {result['precision']}"
     attacked = result.get("attacked_depth")
     attack = f"{result.get('attack')}, {result.get('norm')} eps {result.get('eps')}"
     if attacked is not None:

@@ -141,13 +141,19 @@ class Result(_Frozen):
     transfer_only: bool = Field(
         False, description="of a quantised precision: attacked through the fp32 model alone"
     )
+    precision: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")] | None = Field(
+        None,
+        description="of the deployed encoders, image/text, such as fp32/int8; null: verdicts are "
+        "of the engine that the card names",
+    )
 
     @property
     def key(self) -> tuple[object, ...]:
         """What tells results of one card apart."""
         attacked = (self.attacked_depth, self.attacked_meaning)
         measured = (self.depth, self.meaning)
-        return (self.dataset, self.attack, self.norm, parse_size(self.eps), *measured, *attacked)
+        attack = (self.attack, self.norm, parse_size(self.eps))
+        return (self.dataset, self.precision, *attack, *measured, *attacked)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Result:
@@ -254,7 +260,8 @@ class Card(_Frozen):
         """One question has one clean accuracy, whatever the attack was."""
         clean: dict[tuple[object, ...], int] = {}
         for result in self.results:
-            question = (result.dataset, result.depth, result.meaning, result.n)
+            asked = (result.depth, result.meaning, result.n)
+            question = (result.dataset, result.precision, *asked)
             if clean.setdefault(question, result.n_clean) != result.n_clean:
                 raise ValueError(
                     f"{question} was right {clean[question]} times before one attack and "
