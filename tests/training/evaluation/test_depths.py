@@ -242,6 +242,26 @@ def test_rows_make_a_card(world: tuple[Hierarchy, Pictures, Scorer, DepthReport]
     )
 
 
+def test_an_attack_that_did_not_search_is_found_out(
+    world: tuple[Hierarchy, Pictures, Scorer, DepthReport],
+) -> None:
+    _, _, scorer, report = world
+    found = report.checks()
+    assert found.passed
+    n = len(scorer.names)
+    assert len({result.name for result in found.results}) == n * (n - 1)
+    lazy = report.attacked["rollup:1"]
+    lazy = dataclasses.replace(
+        lazy,
+        scores=report.clean,
+        robust=report.clean.right[:, report.clean.place("rollup:1")],
+    )
+    tampered = dataclasses.replace(report, attacked={**report.attacked, "rollup:1": lazy})
+    failed = [result.name for result in tampered.checks().results if not result.passed]
+    assert "own-loss-not-weaker:rollup:1:rollup:2" in failed
+    assert all(name.startswith("own-loss-not-weaker:rollup:1:") for name in failed)
+
+
 def test_the_document_has_every_pair(
     world: tuple[Hierarchy, Pictures, Scorer, DepthReport],
 ) -> None:

@@ -33,6 +33,8 @@ from robustzs.errors import EvaluationError, UsageError
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.metrics.intervals import wilson
 from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
+from robustzs_training.evaluation.checks import CheckReport
+from robustzs_training.evaluation.hierarchical.checks import check_transfer
 from robustzs_training.evaluation.hierarchical.cuts import Cut, choose_depths, leaf_columns
 from robustzs_training.evaluation.hierarchical.questions import (
     DepthAttack,
@@ -56,6 +58,7 @@ __all__ = [
     "Scorer",
     "Scores",
     "attack_question",
+    "check_transfer",
     "choose_depths",
     "depth_attack",
     "depth_results",
@@ -126,6 +129,15 @@ class DepthReport:
                 asked: float(self.outcomes(attacked, asked).mean()) for asked in self.clean.names
             }
         return rows
+
+    def checks(self) -> CheckReport:
+        """Whether attacks on other questions break what a question's own attack did not."""
+        return check_transfer(
+            {
+                attacked: {asked: self.outcomes(attacked, asked) for asked in self.attacked}
+                for attacked in self.attacked
+            }
+        )
 
     def document(self) -> dict[str, Any]:
         """The table with counts and Wilson's 95% intervals, as JSON values."""
