@@ -168,12 +168,13 @@ def robust_against_depth(card: Card) -> Plot | None:
             rows = at_depths(card.results, dataset)
             attack = headline_attack(rows)
             rows = [row for row in rows if row.attack == attack]
+            last = [meaning for meaning in meanings if any(row.meaning == meaning for row in rows)]
             for meaning in meanings:
                 axes = next(panels)
                 _depth_panel(
                     axes,
                     [row for row in rows if row.meaning == meaning],
-                    legend=meaning == meanings[-1],
+                    legend=meaning == last[-1],
                 )
                 axes.set_title(_plain(f"{dataset}, {attack}: {meaning}"), loc="left", fontsize=9.0)
             said += [
