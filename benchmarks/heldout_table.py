@@ -24,12 +24,12 @@ from benchmarks.heldout_photos.photos import (
     LABELS,
     Photo,
     load_photos,
-    right_leaves,
     wordnet_closure,
 )
 from robustzs.answer import Answer, Strategy
 from robustzs.errors import ImageError, RobustZSError
 from robustzs.hierarchy.noun_index import NounIndex
+from robustzs.metrics.right import RightLabels
 
 if TYPE_CHECKING:
     from robustzs.classifier import Classifier
@@ -124,7 +124,7 @@ def summarise(results: Sequence[Result]) -> Summary:
 def score(
     photos: Iterable[Photo],
     answers: Iterable[Answer],
-    leaves: Collection[str],
+    right_of: Callable[[str], Collection[str]],
     closure_up: ClosureUp,
 ) -> list[Result]:
     """Judges the answers, one per photograph and in the same order.
@@ -132,12 +132,12 @@ def score(
     Args:
         photos: with their synsets.
         answers: what the classifier said.
-        leaves: wnids that the classifier chooses from.
+        right_of: ids of the labels that are right for a wnid; none where no label can be.
         closure_up: all hypernyms and instance hypernyms of a wnid, itself included.
     """
     results = []
     for photo, answer in zip(photos, answers, strict=True):
-        right = right_leaves(photo.wnid, leaves, closure_up)
+        right = right_of(photo.wnid)
         results.append(
             Result(
                 photo=photo,
@@ -303,8 +303,14 @@ def main(
     except (HeldoutError, RobustZSError) as error:
         typer.echo(error, err=True)
         raise typer.Exit(1) from error
-    leaves = [label.id for label in classifier.labels]
-    results = score(photos, answers, leaves, wordnet_closure(NounIndex.load()))
+    index = NounIndex.load()
+    right = RightLabels(classifier.labels, index)
+
+    def right_of(wnid: str) -> set[str]:
+        columns, _ = right.columns_of(wnid)
+        return {classifier.labels[column].id for column in columns.tolist()}
+
+    results = score(photos, answers, right_of, wordnet_closure(index))
     bundled = classifier.embedder.manifest.theta
     page = render(results, command, None if bundled is None else bundled.source)
     output.parent.mkdir(parents=True, exist_ok=True)

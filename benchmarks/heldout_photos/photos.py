@@ -6,7 +6,7 @@ Columns of the table, one line per picture of the folders that it covers:
 ``name``              what the file is called
 ``synset``, ``wnid``  the WordNet 3.0 noun that the name means; empty where there is none
 ``kind``              ``photo`` or ``drawing`` (whatever is not a photograph)
-``scorable``          ``yes`` where an ImageNet-1k class can be right: see `right_leaves`
+``scorable``          ``yes`` where an ImageNet-1k class can be right: see `robustzs.metrics.right`
 ``sha256``            of the file
 ``note``              why there is no synset, or how it was found
 """
@@ -18,7 +18,7 @@ import functools
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -153,24 +153,6 @@ def read_picture(label: PhotoLabel, cache: Path | None = None) -> bytes:
             f"{label.source} ships another picture, which needs a look before it is measured"
         )
     return data
-
-
-def right_leaves(
-    wnid: str, leaves: Iterable[str], closure_up: Callable[[str], Collection[str]]
-) -> set[str]:
-    """The leaves that are right for a picture of ``wnid``.
-
-    These are the leaves at or below it (any of the dogs for ``dog``); where there is none, those
-    above it (``church`` for ``cathedral``), since nothing more specific can be answered.
-
-    Args:
-        wnid: the picture's synset.
-        leaves: wnids to choose from.
-        closure_up: all hypernyms and instance hypernyms of a wnid, itself included.
-    """
-    candidates = set(leaves)
-    below = {leaf for leaf in candidates if wnid in closure_up(leaf)}
-    return below or candidates & set(closure_up(wnid))
 
 
 def wordnet_closure(index: NounIndex) -> Callable[[str], frozenset[str]]:

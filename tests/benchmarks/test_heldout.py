@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import re
@@ -19,23 +18,12 @@ from benchmarks.heldout_photos.photos import (
     load_fashion_mnist,
     read_labels,
     read_picture,
-    right_leaves,
-    wordnet_closure,
 )
 from benchmarks.heldout_photos.rcc import RccArchive, RccError
-from robustzs.hierarchy.noun_index import NOUN_INDEX_PATH, NounIndex
+from robustzs.hierarchy.noun_index import NounIndex
 
-IMAGENET_CLASSES = NOUN_INDEX_PATH.parent / "imagenet1k_labels.csv"
 PICTURE = b"RIFF....WEBP" + bytes(range(256))
 COMPRESSED, FOLDER = 1, 2
-# Upward closures of a small piece of WordNet: animal > dog > poodle, animal > cat; rock.
-UP = {
-    "animal": {"animal"},
-    "dog": {"dog", "animal"},
-    "poodle": {"poodle", "dog", "animal"},
-    "cat": {"cat", "animal"},
-    "rock": {"rock"},
-}
 
 
 def write_rcc(version: int, *, packed: bytes | None = None) -> bytes:
@@ -136,13 +124,6 @@ def test_table_touches_no_reserved_pictures() -> None:
     }
 
 
-def test_right_leaves_are_below_or_failing_that_above() -> None:
-    assert right_leaves("animal", ["poodle", "cat", "rock"], UP.__getitem__) == {"poodle", "cat"}
-    assert right_leaves("dog", ["poodle", "cat"], UP.__getitem__) == {"poodle"}
-    assert right_leaves("poodle", ["dog", "cat"], UP.__getitem__) == {"dog"}
-    assert right_leaves("rock", ["poodle", "cat"], UP.__getitem__) == set()
-
-
 def label_of(data: bytes, path: str, source: str) -> PhotoLabel:
     digest = hashlib.sha256(data).hexdigest()
     return PhotoLabel(source, path, "x", "dog.n.01", "n02084071", "photo", True, digest, "")
@@ -224,13 +205,3 @@ def test_table_agrees_with_wordnet() -> None:
         if label.wnid is not None:
             assert index.get(label.wnid).name == label.synset, label.id
             assert index.get(label.synset or "").wnid == label.wnid, label.id
-
-
-def test_scorable_is_what_the_imagenet_classes_say() -> None:
-    closure_up = wordnet_closure(NounIndex.load())
-    with IMAGENET_CLASSES.open(encoding="utf-8", newline="") as lines:
-        leaves = [row["wnid"] for row in csv.DictReader(lines)]
-    assert len(set(leaves)) == 1000
-    by_wnid = {label.wnid: label for label in read_labels() if label.wnid is not None}
-    for wnid, label in by_wnid.items():
-        assert label.scorable == bool(right_leaves(wnid, leaves, closure_up)), label.id

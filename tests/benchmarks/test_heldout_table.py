@@ -74,6 +74,10 @@ def photo(truth: str) -> Photo:
     return Photo(f"s/{truth}|1.png", "s", b"", truth, f"{truth}.n.01", truth)
 
 
+def right_of(truth: str) -> set[str]:
+    return {leaf for leaf in LEAVES if truth in UP[leaf]}
+
+
 def judged() -> list[Result]:
     photos = [photo("dog"), photo("dog"), photo("cat"), photo("rock")]
     answers = [
@@ -82,7 +86,7 @@ def judged() -> list[Result]:
         answer("husky", "dog"),
         answer("cat", "animal"),
     ]
-    return score(photos, answers, LEAVES, UP.__getitem__)
+    return score(photos, answers, right_of, UP.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +108,7 @@ def test_score_keeps_every_picture() -> None:
     assert [r.flat_is_right for r in results] == [True, False, False, None]
     assert [r.verdict for r in results] == ["right", "coarse", "wrong", "wrong"]
     with pytest.raises(ValueError, match="zip"):
-        score([photo("dog")], [], LEAVES, UP.__getitem__)
+        score([photo("dog")], [], right_of, UP.__getitem__)
 
 
 def test_summary_counts_shares() -> None:

@@ -47,18 +47,19 @@ class Photographs:
 
 def load_photographs(class_wnids: Sequence[str]) -> Photographs:
     """Load all named photographs, scorable or not, in the order of their table."""
-    from benchmarks.heldout_photos.photos import load_photos, right_leaves, wordnet_closure
-    from robustzs.hierarchy.noun_index import NounIndex
+    from benchmarks.heldout_photos.photos import load_photos
+    from robustzs.labels import Label, LabelSet
+    from robustzs.metrics.right import RightLabels
 
-    closure = wordnet_closure(NounIndex.load())
+    answers = RightLabels(
+        LabelSet(tuple(Label(wnid, wnid, wnid, synset=wnid) for wnid in class_wnids))
+    )
     photos: list[Any] = load_photos(kind="photo", scorable=None)
     right = np.zeros((len(photos), len(class_wnids)), bool)
-    column = {wnid: i for i, wnid in enumerate(class_wnids)}
     scorable = {p.id for p in load_photos(kind="photo", scorable=True)}
     for row, photo in enumerate(photos):
         if photo.id in scorable:
-            for wnid in right_leaves(photo.wnid, class_wnids, closure):
-                right[row, column[wnid]] = True
+            right[row, answers.columns_of(photo.wnid)[0]] = True
     return Photographs(
         ids=tuple(p.id for p in photos),
         wnids=tuple(p.wnid for p in photos),
