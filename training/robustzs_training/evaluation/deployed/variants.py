@@ -173,7 +173,7 @@ class Twin:
         """For cards."""
         what = {
             "torch": "the float32 torch tower with class features of the deployed text graph",
-            "graph": "the ONNX graph in torch with the weights of the file, rounding straight-through",
+            "graph": "the ONNX graph in torch, weights as in the file, rounding straight-through",
         }[self.kind]
         return (
             f"{what}; on {self.n} clean pictures its features have a cosine of at least "
