@@ -60,11 +60,11 @@ def depth_rows(dataset: str, by: Attack, strength: float) -> list[Result]:
     return rows
 
 
-def card(*, datasets: tuple[str, ...] = ("photographs", "drawings"), **changes: Any) -> Card:
+def card(*, names: tuple[str, ...] = ("photographs", "drawings"), **changes: Any) -> Card:
     """Two sets, two radii, two attacks, three depths in both meanings."""
     attacks = [attack(name, eps) for name in ("autoattack", "pgd") for eps in ("1/255", "2/255")]
     results = []
-    for place, dataset in enumerate(datasets):
+    for place, dataset in enumerate(names):
         for each in attacks:
             strength = 0.2 * each.eps_value * 255 * (1.3 if each.name == "autoattack" else 1.0)
             clean = 0.8 - 0.1 * place
@@ -80,7 +80,7 @@ def card(*, datasets: tuple[str, ...] = ("photographs", "drawings"), **changes: 
         "protocol": ("Verdicts are of the torch model in float32.",),
         "datasets": tuple(
             Dataset(name=name, digest="b" * 64, n=N, n_available=999, seed=3, n_labels=6)
-            for name in datasets
+            for name in names
         ),
         "attacks": tuple(attacks),
         "results": tuple(results),
@@ -96,7 +96,7 @@ def one_result(**changes: Any) -> Card:
     """One set, one radius, no depths."""
     by = attack("apgd-ce", "1/255")
     return card(
-        datasets=("photographs",),
+        names=("photographs",),
         **{"attacks": (by,), "results": (flat("photographs", by, 0.8, 0.3),), **changes},
     )
 
