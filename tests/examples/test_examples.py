@@ -9,10 +9,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
+
+from tests.factories import COLOURS, IMAGE_SIZE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -61,25 +66,60 @@ def test_forest_has_a_line_per_tree() -> None:
     assert re.fullmatch(r"places: (at home|outdoors|in the air) \d\.\d\d", places)
 
 
-def test_ask_service_asks(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def service(tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
+    """Address of a service with the tiny model, a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-m", "robustzs", "serve", "--model", str(tiny_bundle)]
-        service = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
     try:
         patience = time.monotonic() + 60
         while not _is_ready(url):
-            assert service.poll() is None, (tmp_path / "log").read_text()
+            assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < patience, (tmp_path / "log").read_text()
             time.sleep(0.2)
-        (line,) = lines_of("ask_service.py", url)
-        assert line.endswith(", by tiny")
+        yield url
     finally:
-        service.terminate()
-        service.wait(timeout=30)
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def test_ask_service_asks(service: str) -> None:
+    (line,) = lines_of("ask_service.py", service)
+    assert line.endswith(", by tiny")
+
+
+def test_attack_endpoint_turns_a_picture_and_counts_its_queries(
+    service: str, tmp_path: Path
+) -> None:
+    colours = np.asarray(COLOURS["labrador"]) * 0.52 + np.asarray(COLOURS["poodle"]) * 0.48
+    pixels = np.empty((IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    pixels[:] = np.rint(40 + 170 * colours)
+    picture, perturbed = tmp_path / "picture.png", tmp_path / "perturbed.png"
+    Image.fromarray(pixels).save(picture)
+    asked = ["--labels", "labrador,poodle", "--templates", "{}", "--size", str(IMAGE_SIZE)]
+    limits = ["--eps", "12", "--queries", "40", "--output", str(perturbed)]
+    before, after, cost = lines_of(
+        "attack_endpoint.py", str(picture), "--url", service, *asked, *limits
+    )
+    assert before.startswith("before: labrador")
+    assert after == "after: poodle, turned"
+    counted = re.fullmatch(r"(\d+) queries, \d+\.\d a second; largest change (\d+)/255", cost)
+    assert counted is not None
+    assert int(counted[1]) <= 40
+    moved = np.abs(np.asarray(Image.open(perturbed)).astype(int) - pixels).max()
+    assert moved == int(counted[2]) <= 12
+
+
+def test_attack_endpoint_leaves_the_services_of_others_alone() -> None:
+    command = [sys.executable, str(EXAMPLES / "attack_endpoint.py"), "--url", "http://example.org"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 2
+    assert "not on this machine" in done.stderr
 
 
 def _is_ready(url: str) -> bool:

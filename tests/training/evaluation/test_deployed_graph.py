@@ -43,7 +43,7 @@ def difference(path: Path, size: int, *, fused: bool = True) -> float:
     expected = engine(path, pixels, fused=fused)
     shown = torch.from_numpy(pixels).requires_grad_()
     found = GraphTwin(path)(shown)
-    found.square().sum().backward()
+    found.square().sum().backward()  # type: ignore[no-untyped-call]
     assert shown.grad is not None
     assert bool((shown.grad.flatten(1).abs().amax(dim=1) > 0).all())
     return float(np.abs(found.detach().numpy() - expected).max() / np.abs(expected).max())
@@ -139,7 +139,7 @@ def test_straight_through_rounds_and_passes_gradients() -> None:
     values = torch.tensor([-3.0, 0.24, 0.26, 9.0], requires_grad=True)
     found = levels_of(values, torch.tensor(0.5), torch.tensor(2.0), 0, 7)
     assert found.tolist() == [0.0, 2.0, 3.0, 7.0]
-    found.sum().backward()
+    found.sum().backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
     assert values.grad.tolist() == [0.0, 2.0, 2.0, 0.0]
     half = as_precision(torch.tensor([1.0 + 2**-12, 1e6]), torch.float16)

@@ -110,6 +110,7 @@ def test_searching_among_roundings_breaks_more_than_the_nearest_and_says_how_man
         right = predicted(victim, clean)
         threat = ThreatModel(eps=2.0 / 255.0)
         found = build_attack("apgd-ce", threat, n_steps=20)(victim, clean, right, range(30))
+        found = just_broken(victim, clean, right, found)
         for n_repairs in totals:
             again, report = project(
                 found, victim, clean, right, range(30), threat, n_repairs=n_repairs

@@ -21,6 +21,7 @@ from robustzs_training.evaluation.deployed import (
     variants_of,
 )
 
+from robustzs.bundle.manifest import Precision
 from robustzs.bundle.store import Bundle
 from robustzs.cards import schema
 from robustzs.cards.reading import make_result
@@ -52,20 +53,21 @@ def test_clean_verdicts_of_every_pair_are_those_of_the_classifier(bundle: Bundle
     assert next(iter(found)) == "fp32/fp32"
     assert set(found) == {f"{i}/{t}" for i in ("fp32", "fp16", "int8") for t in ("fp32", "int8")}
     assert found["fp32/fp32"].n_as_torch == 12
-    for image, text in (("fp32", "fp32"), ("int8", "int8")):
+    precision: Precision
+    for precision in ("fp32", "int8"):
         classifier = Classifier.load(
             bundle.path,
             labels=LABELS,
             hierarchy="flat",
             templates="{}",
-            image_precision=image,
-            text_precision=text,
+            image_precision=precision,
+            text_precision=precision,
         )
         with classifier:
             pixels = images.pixels(np.arange(12)).numpy()
             answers = classifier.classify_pixels(pixels, list(images.keys))
         names = [answer.flat_top1.name for answer in answers]
-        assert [LABELS.names[top] for top in found[f"{image}/{text}"].top] == names
+        assert [LABELS.names[top] for top in found[f"{precision}/{precision}"].top] == names
 
 
 def test_the_twin_of_quantised_text_is_the_float32_tower_with_exactly_that_text(
@@ -185,3 +187,15 @@ def test_settings_and_questions_out_of_range_are_refused(bundle: Bundle) -> None
     with pytest.raises(UsageError, match="0 variants"):
         deployed_clean(bundle, pictures(2), PLAIN, variants=[])
     assert variants_of(bundle)[0].name == "fp32/fp32"
+
+
+def test_the_twin_alone_breaks_what_the_deployed_graph_then_gets_wrong(bundle: Bundle) -> None:
+    """Without weights nothing is replayed: the row says so, and still finds what breaks."""
+    images = pictures(10, nearness=0.45)
+    alone = dataclasses.replace(QUICK, n_queries=0)
+    (row,) = evaluate_deployed(
+        bundle, images, None, [THREAT], templates=PLAIN, variants=[INT8], settings=alone
+    )
+    assert set(row.by) == {"", "apgd-ce on twin"}
+    assert row.transfer_only
+    assert "nothing was replayed" in row.reason
