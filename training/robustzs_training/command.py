@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 
 from robustzs.bundle.manifest import MANIFEST_NAME
 from robustzs.bundle.store import Bundle
@@ -25,6 +26,7 @@ from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, writ
 from robustzs_training.gain import NOT_MEASURED, check_measurable, measure_gain
 from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.loop.machine import make_accelerator
+from robustzs_training.loop.trainer import LOCK
 from robustzs_training.objectives import Objective
 from robustzs_training.recipe import Recipe
 from robustzs_training.request import TrainRequest, check_output
@@ -115,9 +117,6 @@ def run_train(
         world_size=accelerator.num_processes,
     )
     tell = say if place.is_main else _silent
-    if not request.resume and place.is_main:
-        _start_over(output)
-    accelerator.wait_for_everyone()
     with progress("captions") as report:
         shop = assemble(
             recipe, place, clock=clock, report=report if place.is_main else None, own=own
@@ -127,6 +126,9 @@ def run_train(
     if place.is_main:
         for note in check_measurable(shop):
             tell(note)
+        if not request.resume:
+            _start_over(output)
+    accelerator.wait_for_everyone()
     trainer = Trainer(
         shop.objective,
         shop.loader,
@@ -258,11 +260,24 @@ def _asked(recipe: Recipe) -> dict[str, Any]:
 
 
 def _start_over(output: Path) -> None:
+    """Remove an earlier run, unless a process is at it."""
+    run = output / RUN_FOLDER
+    if not run.is_dir():
+        return
     try:
-        (output / SUMMARY).unlink(missing_ok=True)
-        (output / MANIFEST_NAME).unlink(missing_ok=True)
-        if (output / RUN_FOLDER).is_dir():
-            shutil.rmtree(output / RUN_FOLDER)
+        with FileLock(run / LOCK, timeout=0):
+            (output / SUMMARY).unlink(missing_ok=True)
+            (output / MANIFEST_NAME).unlink(missing_ok=True)
+            for path in run.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+    except Timeout as error:
+        raise TrainingStateError(
+            f"another process is training in {output}",
+            hint="wait for it, or name a new folder for --output",
+        ) from error
     except OSError as error:
         raise TrainingStateError(
             f"the old run in {output} cannot be removed: {error.strerror or error}",

@@ -11,6 +11,8 @@ from typing import Any
 from robustzs.errors import DatasetNotFoundError, UsageError
 from robustzs.hierarchy.noun_index import WNID_PATTERN
 from robustzs_training.finish import RUN_FOLDER
+from robustzs_training.loop.provenance import PROVENANCE
+from robustzs_training.loop.trainer import LOCK
 from robustzs_training.recipe import Recipe
 from robustzs_training.recipe_files import load_recipe
 
@@ -81,7 +83,14 @@ def _data_changes(recipe: Recipe, data: str) -> dict[str, Any]:
     found: dict[str, Any] = {"data.source": kind, "data.path": data}
     if recipe.data.name is not None:
         found["data.name"] = None
+    if recipe.data.source == "openmoji" and recipe.data.captions is None:
+        # Drawings bring captions along; what takes their place gets some of the same kind.
+        found["data.caption_mode"] = "names-and-properties"
     return found
+
+
+# What a run writes before anything else; a folder that is merely called `run` is not ours.
+_OF_A_RUN = (LOCK, PROVENANCE)
 
 
 def _kind_of_folder(path: Path, split: str) -> str:
@@ -105,7 +114,7 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file", hint="name a folder for --output")
-    if not output.is_dir() or (output / RUN_FOLDER).is_dir():
+    if not output.is_dir() or any((output / RUN_FOLDER / name).exists() for name in _OF_A_RUN):
         return
     found = sorted(each.name for each in output.iterdir())
     if found:

@@ -16,6 +16,7 @@ from robustzs_training.data.base import SampleSource
 from robustzs_training.recipe import DataPart, EvaluatePart
 
 _MAX_UNREADABLE = 0.01
+_HELD_OUT = "val"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,8 @@ def heldout_of(
 ) -> HeldOut | None:
     """The pictures that a recipe measures on.
 
-    A labelled folder named in ``evaluate.path``; else what the data itself holds out; else none.
+    A labelled folder named in ``evaluate.path``; else what the data itself holds out: the split
+    ``val`` beside the one that a folder is trained on; else none.
 
     Args:
         part: What the recipe says about measuring.
@@ -74,9 +76,26 @@ def heldout_of(
             "OpenMoji drawings on generated textures and crops of scikit-learn's photographs; "
             "one picture of each concept, none of these concepts trained on"
         )
+    elif (folder_or_none := _val_beside(data)) is not None:
+        from robustzs_training.data.folders import open_folder
+
+        folder = folder_or_none
+        source = open_folder(folder, split=_HELD_OUT, by_wnid=data.source == "wnid-folder")
+        text = f"{folder / _HELD_OUT}, the split beside the one that is trained on"
     else:
         return None
     return read_pictures(source, config, text=text, n_images=part.n_images, seed=seed)
+
+
+def _val_beside(data: DataPart) -> Path | None:
+    """The folder that holds the trained split and ``val``."""
+    if data.source not in ("folder", "wnid-folder") or not data.path or data.split == _HELD_OUT:
+        return None
+    given = Path(data.path).expanduser()
+    for folder, split in ((given, data.split), (given.parent, given.name)):
+        if split != _HELD_OUT and (folder / split).is_dir() and (folder / _HELD_OUT).is_dir():
+            return folder
+    return None
 
 
 def read_pictures(

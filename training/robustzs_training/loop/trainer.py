@@ -59,7 +59,7 @@ from robustzs_training.processes import all_sum, world_size
 from robustzs_training.recipe import Recipe
 
 DIVERGENCE = "divergence.json"
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
 @dataclass
@@ -151,7 +151,7 @@ class Trainer:
             return
         try:
             self.output.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.output / _LOCK, timeout=0)
+            lock = FileLock(self.output / LOCK, timeout=0)
             lock.acquire()
         except Timeout as error:
             raise PreflightError(
