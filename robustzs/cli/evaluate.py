@@ -11,7 +11,7 @@ import typer
 
 from robustzs.cli.escape import json_safe, terminal_safe
 from robustzs.cli.options import complete_model
-from robustzs.errors import MissingExtraError
+from robustzs.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from robustzs_training.evaluation.evaluate_command import EvaluateOutcome
@@ -106,6 +106,10 @@ OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder for card.json and for going on after a stop."),
 ]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(help="As --output, and write report.html with plots and turned pictures there."),
+]
 ResumeOption = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on with what --output holds.")
 ]
@@ -146,6 +150,7 @@ def evaluate(
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
     output: OutputOption = None,
+    report: ReportOption = None,
     resume: ResumeOption = True,
     max_minutes: MinutesOption = None,
     store_outcomes: OutcomesOption = True,
@@ -163,6 +168,7 @@ def evaluate(
          robustzs evaluate -m mine -d photos/ --output measured --max-minutes 60
     3. How hard, and how it compares. Our own PGD flatters; it is there to compare with.
          robustzs evaluate -m mine -d photos/ -o measured --attack autoattack,square,pgd
+         robustzs evaluate -m mine -d photos/ --report measured
          robustzs compare before/card.json measured/card.json
     4. Every depth of a hierarchy, each attacked on its own loss.
          robustzs evaluate -m mine -d photos/ -o deep --hierarchy wordnet --depths 3,5
@@ -189,6 +195,8 @@ def evaluate(
         raise MissingExtraError(error.name or "torch", "train") from error
     from robustzs.cli.progress import status
 
+    if output is not None and report is not None and output != report:
+        raise UsageError("--output and --report are one folder", hint="name one of them")
     request = EvaluateRequest(
         model=model,
         data=tuple(data or ()),
@@ -209,7 +217,8 @@ def evaluate(
         ensemble=ensemble.value,
         batch_size=batch_size,
         device=device,
-        output=output,
+        output=output if report is None else report,
+        report=report is not None,
         resume=resume,
         max_minutes=max_minutes,
         keep_outcomes=store_outcomes,
@@ -232,6 +241,8 @@ def _conclude(outcome: EvaluateOutcome, output_format: EvaluateFormat) -> None:
             _print_text(card)
         if outcome.path is not None:
             _say(f"the card is in {outcome.path}")
+        if outcome.report is not None:
+            _say(f"the report is in {outcome.report}")
         if outcome.in_bundle:
             _say("the card is in the bundle")
         for check in card.checks:
@@ -257,8 +268,8 @@ def _print_text(card: Card) -> None:
         table.add_row(*_row(result))
     if card.results:
         console.print(table)
-    for check in card.checks:
-        console.print(f"{'passed' if check.passed else 'FAILED'}: {terminal_safe(check.message)}")
+    passed = sum(check.passed for check in card.checks)
+    console.print(f"{passed} of {len(card.checks)} checks passed")
 
 
 def _row(result: Result) -> list[str]:

@@ -103,7 +103,6 @@ def tiny_bundle(folder: Path, **facts: Any) -> Path:
         "mean": (0.48, 0.46, 0.41),
         "std": (0.27, 0.26, 0.28),
         "licences": (LicenceRecord(name="CC0-1.0", covers="everything"),),
-        "training": {"recipe": "none"},
     }
     weights = facts.pop("weights", "all")
     export_open_clip_model(

@@ -344,10 +344,9 @@ def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
     with EvaluationState(tmp_path / "full", {}) as state:
         assert state._stream is not None
         state._stream.close()
-        state._stream = open("/dev/full", "ab")  # noqa: SIM115
+        state._stream = open("/dev/full", "ab", buffering=0)  # noqa: SIM115
         with pytest.raises(EvaluationStateError, match="No space left"):
             state.record(_line(1))
-        state._stream = None
 
 
 def test_a_kept_image_that_was_damaged_is_not_there(tmp_path: Path) -> None:

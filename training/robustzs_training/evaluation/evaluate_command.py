@@ -53,12 +53,14 @@ class EvaluateOutcome:
     Attributes:
         card: ``None`` in processes that write none.
         path: Of the card's file; ``None`` where there was no ``output``.
+        report: The page; ``None`` where none was asked for.
         interrupted: Stopped by a signal.
         in_bundle: Whether the card was put into the bundle.
     """
 
     card: schema.Card | None
     path: Path | None = None
+    report: Path | None = None
     interrupted: bool = False
     in_bundle: bool = False
 
@@ -101,10 +103,13 @@ def run_evaluate(request: EvaluateRequest, *, say: Say, progress: Progress) -> E
         if request.output is not None:
             path = output / CARD_NAME
             write_text(path, card.to_json())
+        report = run.report(card, output) if request.report else None
         put = request.write_card and card.complete
         if put:
             put_into_bundle(card, bench.bundle)
-        return EvaluateOutcome(card=card, path=path, interrupted=interrupted, in_bundle=put)
+        return EvaluateOutcome(
+            card=card, path=path, report=report, interrupted=interrupted, in_bundle=put
+        )
 
 
 class _RefusedError(Exception):
@@ -236,6 +241,12 @@ class _Run:
             )
             for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True)
         ]
+
+    def report(self, card: schema.Card, output: Path) -> Path:
+        """Write the report for people."""
+        from robustzs_training.evaluation.reporting import report_of
+
+        return report_of(card, self.bench.bundle, self.bench.scenes, self.measurements, output)
 
     def _sentences(self) -> list[str]:
         attacks = [trial.attack for scene in self.bench.scenes for trial in scene.trials]

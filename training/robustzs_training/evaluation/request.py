@@ -85,6 +85,8 @@ class EvaluateRequest:
             raise UsageError("which radius?", hint="--eps 1/255,2/255")
         if any(threat.eps <= 0.0 for threat in self.threats):
             raise UsageError("a radius of 0 is no attack", hint="--eps 1/255, for example")
+        if self.report and self.output is None:
+            raise UsageError("a report needs a folder", hint="--report DIR")
         if self.max_minutes is not None and not self.max_minutes > 0.0:
             raise UsageError(f"--max-minutes {self.max_minutes}", hint="a number above 0")
 

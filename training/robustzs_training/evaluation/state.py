@@ -20,8 +20,9 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,7 @@ class EvaluationState:
         self.folder = folder
         self.rank = rank
         self._identity = json.loads(json.dumps(identity))
-        self._stream: IO[bytes] | None = None
+        self._stream: FileIO | None = None
         self._read: dict[Path, int] = {}
         self._lines: dict[str, list[Line]] = {}
         self._known: dict[str, dict[int, bool]] = {}
@@ -131,7 +132,7 @@ class EvaluationState:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._check_identity()
             path = self.folder / f"journal-{self.rank}.jsonl"
-            self._stream = path.open("ab")
+            self._stream = path.open("ab", buffering=0)  # nothing is left over to fail later
         try:
             with _disk(self.folder):
                 self._lock(self._stream)
@@ -156,8 +157,9 @@ class EvaluationState:
         if self._stream is None:
             raise EvaluationStateError("the state is not open", hint="use it in a with block")
         with _disk(self.folder):
-            self._stream.write(line.to_json().encode())
-            self._stream.flush()
+            data = memoryview(line.to_json().encode())
+            while data:
+                data = data[self._stream.write(data) :]
             os.fsync(self._stream.fileno())
         self.reload()
 
@@ -238,7 +240,7 @@ class EvaluationState:
                 hint="name another --output, or --no-resume to start over",
             )
 
-    def _lock(self, stream: IO[bytes]) -> None:
+    def _lock(self, stream: FileIO) -> None:
         try:
             import fcntl
         except ImportError:  # Windows; there two at once are not found out
