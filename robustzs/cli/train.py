@@ -96,18 +96,21 @@ def train(
     1. See it work: minutes on two cores, no data of yours, no download of weights.
          robustzs train --recipe quickstart --output hardened
          robustzs classify photo.jpg --model hardened --hierarchy wordnet
-    2. Your images, one folder for each class. Look at the plan first; it costs one step.
+    2. Your images: a folder for each class in photos/train, others in photos/val to be
+       measured on. Look at the plan first; it costs one step.
          robustzs train -r quickstart --data photos/ -o mine --dry-run
          robustzs train -r quickstart --data photos/ -o mine
     3. Another recipe, and what is in it. --set changes any line of it.
          robustzs train --list
          robustzs train --show qt-aft-vit-b-16
-         robustzs train -r fare -d photos/ -o out --set threat.eps=2/255 --set attack.n_steps=5
+         robustzs train -r fare -d photos/ -o out --set threat.eps=2/255
     4. Captions, for the recipes named qt-aft: by a vision-language model, or from WordNet.
-         robustzs caption photos/ --source gloss -o captions.jsonl
-         robustzs train -r qt-aft-vit-b-16 -d photos/ -s data.captions=captions.jsonl -o out
+         robustzs caption photos/train --source gloss -o captions.jsonl
+         robustzs train -r qt-aft-vit-b-16 -d photos/ -o out \\
+             -s data.captions=captions.jsonl
     5. All GPUs of a machine; the batch is shared out among them.
-         torchrun --nproc-per-node 8 -m robustzs train -r qt-aft-vit-b-16 -d imagenet/train -o out
+         torchrun --nproc-per-node 8 -m robustzs train \\
+             -r qt-aft-vit-b-16 -d imagenet/train -o out
 
     Ctrl-C, a crash or a reboot lose nothing but the steps since the last checkpoint: the same
     command goes on. DIR holds the model (for `classify`, `serve` and `train --model DIR`),
