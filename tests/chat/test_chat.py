@@ -66,7 +66,9 @@ def test_what_may_pass_is_asked_again(bad: Answer) -> None:
 
 def test_retries_are_bounded_and_the_last_reason_is_told() -> None:
     with serving(lambda body, n: failed(500, f"broken {n}")) as server:
-        with pytest.raises(ChatUnavailableError, match="3 attempts: status 500: broken 2") as caught:
+        with pytest.raises(
+            ChatUnavailableError, match="3 attempts: status 500: broken 2"
+        ) as caught:
             _ask(server.url)
         assert caught.value.status == 500
         assert len(server.requests) == 3

@@ -44,12 +44,11 @@ from tests.training.evaluation.measured_worlds import (
 )
 
 TREE = """
-name: things
-children:
-  - name: animal
-    children: [{name: mammal, children: [{name: cat}, {name: dog}]}, {name: goldfish}]
-  - name: thing
-    children: [{name: teapot}, {name: tree}, {name: car}]
+things:
+  animal:
+    mammal: [cat, dog]
+    fish: [goldfish]
+  thing: [teapot, tree, car]
 """
 
 
@@ -244,8 +243,13 @@ def test_depths_are_attacked_on_their_own_loss(request_of: EvaluateRequest, tmp_
         threats=parse_threats("8/255"),
         n=8,
         output=tmp_path / "out",
+        report=True,
     )
     card = outcome.card
+    assert outcome.report is not None
+    page = outcome.report.read_text(encoding="utf-8")
+    assert "animal" in page
+    assert page.count("data:image/png") > 3
     assert card is not None
     assert card.complete
     assert card.datasets[0].hierarchy is not None
@@ -264,6 +268,29 @@ def test_depths_are_attacked_on_their_own_loss(request_of: EvaluateRequest, tmp_
     )
     assert again.card is not None
     assert again.card.canonical() == card.canonical()
+
+
+def test_captions_and_other_prompts_guide_attacks(
+    request_of: EvaluateRequest, table: Path, tmp_path: Path
+) -> None:
+    names = [line.split(",")[0] for line in table.read_text(encoding="utf-8").splitlines()[1:]]
+    captions = tmp_path / "captions.jsonl"
+    captions.write_text(
+        "".join(
+            json.dumps({"key": name, "caption": f"picture number {number}"}) + "\n"
+            for number, name in enumerate(names)
+        ),
+        encoding="utf-8",
+    )
+    wanted = {"attacks": parse_attacks("captions,prompts"), "n": 6, "max_minutes": None}
+    wanted["threats"] = parse_threats("8/255")
+    outcome, _ = _run(request_of, **wanted, captions=captions, prompts="a drawing of a {}")
+    assert outcome.card is not None
+    assert [r.attack for r in outcome.card.results] == ["captions", "prompts", "worst"]
+    for missing in ("captions", "prompts"):
+        given = {"captions": captions, "prompts": "a drawing of a {}", missing: None}
+        with pytest.raises(UsageError, match=f"the attack '{missing}' needs"):
+            _run(request_of, **wanted, **given)
 
 
 # ---- into the bundle -----------------------------------------------------------------------------
