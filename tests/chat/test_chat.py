@@ -90,9 +90,11 @@ def test_a_slow_server_is_given_up() -> None:
 
 def test_endless_answers_are_not_collected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustzs.chat.MAX_ANSWER_BYTES", 10_000)
-    with serving(lambda body, n: Answer(body=b" " * 1_000_000)) as server:
-        with pytest.raises(ChatUnavailableError, match="more than 10000 bytes"):
-            _ask(server.url, n_retries=0)
+    with (
+        serving(lambda body, n: Answer(body=b" " * 1_000_000)) as server,
+        pytest.raises(ChatUnavailableError, match="more than 10000 bytes"),
+    ):
+        _ask(server.url, n_retries=0)
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
