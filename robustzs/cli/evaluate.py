@@ -100,6 +100,12 @@ ResolutionOption = Annotated[
 EnsembleOption = Annotated[EnsembleName, typer.Option(help="Members of autoattack.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Of attacks; else each one's own.")]
 QueriesOption = Annotated[int, typer.Option(min=1, help="Of square.")]
+CaptionsOption = Annotated[
+    Path | None, typer.Option(help="Table of captions, for the attack `captions`.")
+]
+PromptsOption = Annotated[
+    str | None, typer.Option(help="Another template with {}, for the attack `prompts`.")
+]
 BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Pictures attacked together.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 OutputOption = Annotated[
@@ -147,6 +153,8 @@ def evaluate(
     ensemble: EnsembleOption = EnsembleName.fare,
     steps: StepsOption = None,
     queries: QueriesOption = 5000,
+    captions: CaptionsOption = None,
+    prompts: PromptsOption = None,
     batch_size: BatchOption = 32,
     device: DeviceOption = "auto",
     output: OutputOption = None,
@@ -215,6 +223,8 @@ def evaluate(
         n_steps=steps,
         n_queries=queries,
         ensemble=ensemble.value,
+        captions=captions,
+        prompts=prompts,
         batch_size=batch_size,
         device=device,
         output=output if report is None else report,

@@ -111,6 +111,8 @@ def _named_sets(request: EvaluateRequest, bundle: Bundle) -> Iterator[Exhibit]:
             n_steps=request.n_steps,
             n_queries=request.n_queries,
             ensemble=request.ensemble,
+            captions=request.captions,
+            prompts=request.prompts,
         )
         for name in request.attacks
     )

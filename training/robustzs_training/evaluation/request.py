@@ -37,6 +37,8 @@ class EvaluateRequest:
         n_steps: Of iterative attacks; ``None``: as each attack has it.
         n_queries: Of black-box attacks.
         ensemble: Members of autoattack.
+        captions: Table of the pictures' captions, for the attack of that name.
+        prompts: A template, for the attack of that name.
         batch_size: Pictures that are attacked together.
         device: Where.
         output: Folder of card, state and report; ``None``: a temporary one.
@@ -64,6 +66,8 @@ class EvaluateRequest:
     n_steps: int | None = None
     n_queries: int = 5000
     ensemble: Ensemble = "fare"
+    captions: Path | None = None
+    prompts: str | None = None
     batch_size: int = 32
     device: str = "auto"
     output: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from robustzs.features import TextFeatureCache, TextFeatures
 from robustzs.hierarchy.load import load_hierarchy
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels import LabelSet
-from robustzs.labels.templates import TemplateSet
+from robustzs.labels.templates import TemplateSet, get_templates
 from robustzs.scoring import similarities
 from robustzs.threat import ThreatModel
 from robustzs.tokenizer import Tokenizer
@@ -36,7 +37,11 @@ _LABELS_ALONE = ("prompts",)
 
 @dataclass(frozen=True, kw_only=True)
 class AttackPlan:
-    """An attack within several radii, as ``build_attack`` takes it."""
+    """An attack within several radii, as ``build_attack`` takes it.
+
+    ``captions`` is a table of the pictures' captions, ``prompts`` a template that makes another
+    prompt of each label's.
+    """
 
     name: str
     threats: tuple[ThreatModel, ...]
@@ -45,6 +50,8 @@ class AttackPlan:
     step_size: float | None = None
     n_queries: int = 5000
     ensemble: Ensemble = "fare"
+    captions: Path | None = None
+    prompts: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,7 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         tree = load_tree(stage.hierarchy or "wordnet", images.labels)
         depths = ",".join(stage.depths)
         scorer = Scorer(tree, images.labels, depths, temperature=manifest.temperature)
-    right = np.asarray(images.right, np.bool_)
+    right = np.array(images.right, np.bool_)  # a copy: torch takes none that is read-only
     targets = [Target(victim=victim, right=right)]
     if scorer is not None:
         targets = depth_targets(scorer, victim, right)
@@ -145,7 +152,7 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         templates=exhibit.templates,
         victim=victim,
         targets=tuple(targets),
-        trials=tuple(_trials(stage, exhibit.attacks, targets)),
+        trials=tuple(_trials(stage, exhibit, targets)),
         deployed=deployed,
         scorer=scorer,
         theta=DEFAULT_THETA if theta is None else theta.value,
@@ -190,28 +197,69 @@ def _resized(deployed: Deployed, size: tuple[int, int]) -> Deployed:
     return lambda pixels: deployed(upsample(pixels, size).clamp(0.0, 1.0))
 
 
-def _trials(stage: Stage, plans: Sequence[AttackPlan], targets: Sequence[Target]) -> list[Trial]:
+def _trials(stage: Stage, exhibit: Exhibit, targets: Sequence[Target]) -> list[Trial]:
     trials: list[Trial] = []
-    for target in targets:
-        for plan in plans:
+    for plan in exhibit.attacks:
+        captions = _captions(plan, exhibit.images) if plan.name == "captions" else None
+        prompts = _prompts(plan, exhibit.images.labels) if plan.name == "prompts" else None
+
+        def build(
+            name: str,
+            threat: ThreatModel,
+            plan: AttackPlan = plan,
+            captions: Sequence[str] | None = captions,
+            prompts: Sequence[str] | None = prompts,
+        ) -> Attack:
+            return build_attack(
+                name,
+                threat,
+                n_steps=plan.n_steps,
+                n_restarts=plan.n_restarts,
+                step_size=plan.step_size,
+                n_queries=plan.n_queries,
+                seed=stage.seed,
+                ensemble=plan.ensemble,
+                captions=captions,
+                prompts=prompts,
+            )
+
+        for target in targets:
             # A text for each label says nothing about inner nodes.
-            if target.depth is not None and plan.name in _LABELS_ALONE:
-                continue
+            if target.depth is None or plan.name not in _LABELS_ALONE:
+                trials += ladder([plan.name], plan.threats, target, build)
+    # All attacks on one question, then the next question.
+    order = {target.name: place for place, target in enumerate(targets)}
+    return sorted(trials, key=lambda trial: order[trial.target.name])
 
-            def build(name: str, threat: ThreatModel, plan: AttackPlan = plan) -> Attack:
-                return build_attack(
-                    name,
-                    threat,
-                    n_steps=plan.n_steps,
-                    n_restarts=plan.n_restarts,
-                    step_size=plan.step_size,
-                    n_queries=plan.n_queries,
-                    seed=stage.seed,
-                    ensemble=plan.ensemble,
-                )
 
-            trials += ladder([plan.name], plan.threats, target, build)
-    return trials
+def _captions(plan: AttackPlan, images: EvaluationSet) -> list[str]:
+    """The caption of each picture; empty where there is none."""
+    from robustzs_training.data.captions_table import read_captions
+    from robustzs_training.data.strings import StringColumn
+
+    if plan.captions is None:
+        raise UsageError(
+            "the attack 'captions' needs the pictures' captions",
+            hint="--captions FILE, made by `robustzs caption`; or attack by 'features'",
+        )
+    table = read_captions(plan.captions)
+    rows = table.rows_of(StringColumn.of(images.keys))
+    return [table.captions[row] if row >= 0 else "" for row in rows.tolist()]
+
+
+def _prompts(plan: AttackPlan, labels: LabelSet) -> list[str]:
+    """Another prompt of each label."""
+    if plan.prompts is None:
+        raise UsageError(
+            "the attack 'prompts' needs other prompts than the labels' own",
+            hint='--prompts "a blurry drawing of a {}"',
+        )
+    templates = get_templates(plan.prompts)
+    if len(templates) != 1:
+        raise UsageError(
+            f"{plan.prompts!r} are {len(templates)} templates", hint="one prompt for each label"
+        )
+    return [templates.fill(label.prompt)[0] for label in labels]
 
 
 def _said_of(images: EvaluationSet, tree: Hierarchy | None) -> tuple[str, ...]:
