@@ -272,26 +272,36 @@ def _print_text(card: Card) -> None:
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
     table = Table(title=terminal_safe(card.model.name), title_justify="left")
-    for title in ("pictures", "attack", "eps", "asked", "n", "clean", "robust", "95% interval"):
+    # Without depths every attack is on top-1, and every question, too.
+    deep = any(result.depth is not None for result in card.results)
+    titles = ["pictures", "attack", "eps", *(["on", "asked"] if deep else [])]
+    for title in (*titles, "n", "clean", "robust", "95%"):
         table.add_column(title, justify="right" if title in ("n", "clean", "robust") else "left")
     for result in card.results:
-        table.add_row(*_row(result))
+        table.add_row(*_row(result, deep=deep))
     if card.results:
         console.print(table)
     passed = sum(check.passed for check in card.checks)
     console.print(f"{passed} of {len(card.checks)} checks passed")
 
 
-def _row(result: Result) -> list[str]:
+def _row(result: Result, *, deep: bool) -> list[str]:
     low, high = result.interval.low, result.interval.high
-    asked = "top-1" if result.depth is None else f"depth {result.depth}, {result.meaning}"
+    questions = [
+        _question(result.attacked_depth, result.attacked_meaning),
+        _question(result.depth, result.meaning),
+    ]
     return [
         terminal_safe(result.dataset),
         result.attack,
         result.eps if result.norm == "Linf" else f"{result.norm} {result.eps}",
-        asked,
+        *(questions if deep else []),
         str(result.n),
         f"{result.clean_accuracy:.1%}",
         f"{result.robust_accuracy:.1%}",
-        f"{low:.1%} to {high:.1%}",
+        f"{low:.0%}-{high:.0%}",
     ]
+
+
+def _question(depth: int | None, meaning: str) -> str:
+    return "top-1" if depth is None else f"{meaning} {depth}"
