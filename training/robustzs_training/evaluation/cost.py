@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -48,9 +48,14 @@ def seconds_per_step(victim: Victim, pixels: torch.Tensor) -> float:
     return fastest / len(pixels)
 
 
-def most_seconds(attacks: Sequence[Attack], n_standing: int, per_step: float) -> float:
-    """What it takes if no picture breaks before the end; seconds of one process."""
-    return per_step * n_standing * sum(steps_of(attack.protocol) for attack in attacks)
+def most_seconds(work: Iterable[tuple[Attack, int]], per_step: float) -> float:
+    """What it takes if no picture breaks before the end; seconds of one process.
+
+    Args:
+        work: Attacks, and how many pictures each has to try.
+        per_step: From :func:`seconds_per_step`.
+    """
+    return per_step * sum(n * steps_of(attack.protocol) for attack, n in work)
 
 
 def in_words(seconds: float) -> str:

@@ -178,7 +178,7 @@ class _Run:
         self.checks += checks
         if not all(check.passed for check in checks):
             raise _RefusedError
-        self._estimate(scene, measurement, n_right)
+        self._estimate(scene, measurement)
         for trial in scene.trials:
             if not measurement.attack(trial):
                 return False
@@ -193,15 +193,15 @@ class _Run:
                 )
         return True
 
-    def _estimate(self, scene: Scene, measurement: Measurement, n_right: int) -> None:
-        if not self.place.is_main or n_right == 0:
-            return
-        todo = [t for t in scene.trials if not self.state.lines(measurement.question(t.target, t))]
-        if not todo:
+    def _estimate(self, scene: Scene, measurement: Measurement) -> None:
+        work = [(trial.attack, measurement.n_left(trial)) for trial in scene.trials]
+        if not self.place.is_main or not any(n for _, n in work):
             return
         rows = measurement.standing(scene.targets[0])[: self.request.batch_size]
+        if len(rows) == 0:
+            return
         per_step = seconds_per_step(scene.targets[0].victim, scene.images.pixels(rows))
-        most = most_seconds([t.attack for t in todo], n_right, per_step) / self.place.world_size
+        most = most_seconds(work, per_step) / self.place.world_size
         text = f"{scene.images.name}: at most {in_words(most)} of attacks"
         text += "; pictures that break early cost less"
         if most > _LONG and (smaller := int(len(scene.images.keys) * _LONG / most)) >= 10:

@@ -183,6 +183,11 @@ class Measurement:
         clean = self.state.known(self.question(target))
         return np.asarray([row for row in self.order.tolist() if clean.get(row)], np.int64)
 
+    def n_left(self, trial: Trial) -> int:
+        """Pictures that the attack has still to try, at most: weaker ones may break some first."""
+        known = self.state.known(self.question(trial.target, trial))
+        return sum(row not in known for row in self._standing(trial).tolist())
+
     def disagreements(self) -> tuple[int, int] | None:
         """Pictures that torch and the deployed bundle answer differently, and all compared."""
         question = self.question(self.targets[0])
