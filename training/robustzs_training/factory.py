@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from robustzs.bundle.manifest import SourceRecord
 from robustzs.errors import RecipeError, UsageError
@@ -175,10 +175,7 @@ def objective_options(recipe: Recipe) -> BaseModel:
     problems = option_problems({"name": part.name, **part.options})
     if problems:
         raise RecipeError("\n".join(problems), hint="docs/objectives.md lists the options")
-    try:
-        return options_model(part.name).model_validate(part.options)
-    except ValidationError as error:  # pragma: no cover - told above
-        raise RecipeError(str(error)) from error
+    return options_model(part.name).model_validate(part.options)
 
 
 def build_objective(
