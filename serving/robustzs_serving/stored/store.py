@@ -2,9 +2,9 @@
 
 One folder for each key, named by a digest of the key's id, with one file for each thing that is
 kept. A file is a line of JSON about it and then its content, whose sha256 stands in that line. It
-is written beside its place, synced, and renamed into it, under a lock that the kernel gives back when
-its holder dies: so readers in any process see the old one or the new one, whole, whatever is killed
-when.
+is written beside its place, synced, and renamed into it, under a lock that the kernel gives back
+when its holder dies: so readers in any process see the old one or the new one, whole, whatever is
+killed when.
 """
 
 from __future__ import annotations
