@@ -18,8 +18,15 @@ from robustzs.answer import Answer, AnswerError
 from robustzs.bundle.registry import ALIASES
 from robustzs.classifier import Classifier, Embedder
 from robustzs.errors import ImageError, ModelNotFoundError, RobustZSError
-from robustzs_serving.errors import envelope, error_response, status_of
-from robustzs_serving.requests import BodyTooLargeError, ClassifyRequest, read_request
+from robustzs_serving.errors import (
+    MethodNotAllowedError,
+    NotFoundError,
+    OverloadedError,
+    SlowBodyError,
+    status_of,
+    to_envelope,
+)
+from robustzs_serving.requests import ClassifyRequest, read_request
 from robustzs_serving.settings import ServiceSettings
 
 _logger = logging.getLogger(__name__)
@@ -37,7 +44,7 @@ class Engine:
         self._embedder = Embedder.load(
             settings.model, device=settings.device, threads=settings.threads or None
         )
-        self._max = settings.max_classifiers
+        self._max = 16
         self._ready: OrderedDict[str, Classifier] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -92,22 +99,20 @@ def create_app(settings: ServiceSettings) -> Starlette:
     Args:
         settings: of the service.
     """
-    slots = threading.BoundedSemaphore(settings.max_concurrency)
+    slots = threading.BoundedSemaphore(settings.limits.max_concurrency)
 
     async def classify(request: Request) -> Response:
         request_id = uuid.uuid4().hex
         if not slots.acquire(blocking=False):
-            return envelope(429, "overloaded", "too many requests at once", request_id)
+            return to_envelope(OverloadedError("too many requests at once"), request_id)
         try:
             return await _classify(request, settings, request_id)
         except TimeoutError:
-            return envelope(408, "slow-body", "the body took too long to come", request_id)
-        except BodyTooLargeError as error:
-            return envelope(413, error.code, error.message, request_id)
+            return to_envelope(SlowBodyError("the body took too long to come"), request_id)
         except RobustZSError as error:
             if status_of(type(error)) >= 500:
                 _logger.exception("request %s failed", request_id)
-            return error_response(error, request_id)
+            return to_envelope(error, request_id)
         finally:
             slots.release()
 
@@ -129,8 +134,8 @@ def create_app(settings: ServiceSettings) -> Starlette:
         request_id = uuid.uuid4().hex
         if request.url.path in known:
             message = f"{request.method} is not allowed here"
-            return envelope(405, "method-not-allowed", message, request_id)
-        return envelope(404, "not-found", "there is nothing at this path", request_id)
+            return to_envelope(MethodNotAllowedError(message), request_id)
+        return to_envelope(NotFoundError("there is nothing at this path"), request_id)
 
     return Starlette(
         routes=[*routes, Route("/{rest:path}", nowhere, methods=_METHODS)],
@@ -139,7 +144,7 @@ def create_app(settings: ServiceSettings) -> Starlette:
 
 
 async def _classify(request: Request, settings: ServiceSettings, request_id: str) -> Response:
-    with anyio.fail_after(settings.body_seconds):
+    with anyio.fail_after(settings.limits.body_seconds):
         parsed = await read_request(request, settings)
     engine: Engine = request.app.state.engine
     rows = await anyio.to_thread.run_sync(engine.classify, parsed)
@@ -147,8 +152,7 @@ async def _classify(request: Request, settings: ServiceSettings, request_id: str
     if len(rows) == 1 and failed:
         body = failed[0].error
         kinds = [kind for kind in ImageError.__subclasses__() if kind.code == body.code]
-        status = status_of(kinds[0] if kinds else ImageError)
-        return envelope(status, body.code, body.message, request_id)
+        return to_envelope((kinds[0] if kinds else ImageError)(body.message), request_id)
     results = [
         {
             "index": index,
@@ -167,4 +171,4 @@ async def _classify(request: Request, settings: ServiceSettings, request_id: str
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     request_id = uuid.uuid4().hex
-    return envelope(500, "internal", "the service failed; its log says why", request_id)
+    return to_envelope(error, request_id)

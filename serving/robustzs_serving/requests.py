@@ -16,12 +16,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from robustzs.classifier import Options
-from robustzs.errors import LabelError, RobustZSError, UsageError
+from robustzs.errors import LabelError, UsageError
 from robustzs.hierarchy.limits import HierarchyLimits
 from robustzs.hierarchy.load import BUILT_IN
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels.entries import Entry, build_labels
 from robustzs.labels.label_set import LabelSet
+from robustzs_serving.errors import BodyTooLargeError
 from robustzs_serving.settings import ServiceSettings
 
 _OPTIONS = (
@@ -38,12 +39,6 @@ _OPTIONS = (
 _FIELDS = (*_OPTIONS, "labels", "hierarchy", "templates", "on_ambiguous", "on_unknown", "model")
 _TREE_LIMITS = HierarchyLimits(max_nodes=5_000, max_depth=32)
 _MAX_TREES = 5
-
-
-class BodyTooLargeError(RobustZSError):
-    """The request body is larger than the service takes."""
-
-    code = "body-too-large"
 
 
 @dataclass(frozen=True)
@@ -69,7 +64,7 @@ async def read_request(request: Request, settings: ServiceSettings) -> ClassifyR
     """Parse and check a multipart request.
 
     Raises:
-        BodyTooLargeError: more bytes than ``settings.max_body_bytes``, declared or sent.
+        BodyTooLargeError: more bytes than ``settings.limits.max_body_bytes``, declared or sent.
         UsageError: not multipart, unknown or repeated fields, values out of range.
         LabelError: wrong labels.
         HierarchyError: a wrong tree.
@@ -93,7 +88,7 @@ async def read_request(request: Request, settings: ServiceSettings) -> ClassifyR
 
 async def _read_form(request: Request, settings: ServiceSettings) -> FormData:
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > settings.max_body_bytes:
+    if declared.isdecimal() and int(declared) > settings.limits.max_body_bytes:
         raise _too_large(settings)
     received = 0
 
@@ -101,16 +96,16 @@ async def _read_form(request: Request, settings: ServiceSettings) -> FormData:
         nonlocal received
         async for chunk in request.stream():
             received += len(chunk)
-            if received > settings.max_body_bytes:
+            if received > settings.limits.max_body_bytes:
                 raise _too_large(settings)
             yield chunk
 
     parser = MultiPartParser(
         request.headers,
         capped(),
-        max_files=settings.max_images,
+        max_files=settings.limits.max_images,
         max_fields=len(_FIELDS),
-        max_part_size=settings.max_field_bytes,
+        max_part_size=settings.limits.max_field_bytes,
     )
     try:
         return await parser.parse()
@@ -119,7 +114,7 @@ async def _read_form(request: Request, settings: ServiceSettings) -> FormData:
 
 
 def _too_large(settings: ServiceSettings) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is larger than {settings.max_body_bytes} bytes")
+    return BodyTooLargeError(f"the body is larger than {settings.limits.max_body_bytes} bytes")
 
 
 async def _split(
@@ -198,8 +193,8 @@ def _labels(text: str, settings: ServiceSettings) -> LabelSet:
         value = [part.strip() for part in value.split(",")]
     if not isinstance(value, list) or not value:
         raise LabelError("labels must be a list", hint='["cat", "dog"] or cat,dog')
-    if len(value) > settings.max_labels:
-        raise LabelError(f"{len(value)} labels, the limit is {settings.max_labels}")
+    if len(value) > settings.limits.max_labels:
+        raise LabelError(f"{len(value)} labels, the limit is {settings.limits.max_labels}")
     return LabelSet(
         build_labels([_entry(i, item) for i, item in enumerate(value)], source="labels")
     )

@@ -6,20 +6,18 @@ is not served. BentoML adds /livez, /readyz, /healthz and /metrics.
 
 from __future__ import annotations
 
-import os
-
 import bentoml
 
 from robustzs_serving.app import Engine, create_app
 from robustzs_serving.settings import ServiceSettings
 
-settings = ServiceSettings.from_environment()
+settings = ServiceSettings.from_env()
 app = create_app(settings)
 
 
 @bentoml.service(
     name="robustzs",
-    workers=int(os.environ.get("ROBUSTZS_WORKERS", "1")),
+    workers=settings.workers,
     # The first use of a large tree encodes all its prompts before it can answer.
     traffic={"timeout": 300},
 )

@@ -107,7 +107,7 @@ def test_errors_are_typed_and_enveloped(url: str) -> None:
         ),
     ):
         assert 400 <= response.status_code < 500
-        assert set(response.json()["error"]) == {"code", "message", "request_id"}
+        assert set(response.json()["error"]) == {"code", "message", "param", "request_id", "docs"}
 
 
 def test_a_body_over_the_limit_is_refused_declared_or_not(url: str) -> None:
