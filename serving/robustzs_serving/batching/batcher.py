@@ -15,7 +15,7 @@ import numpy as np
 
 from robustzs.backends.base import Float32Array
 from robustzs.errors import InferenceError, UsageError
-from robustzs_serving.batching.errors import ClosingError, DeadlineError, QueueFullError
+from robustzs_serving.errors import DeadlineError, QueueFullError, ShuttingDownError
 from robustzs_serving.observe.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
@@ -119,11 +119,11 @@ class Batcher:
         Raises:
             QueueFullError: too many rows wait.
             DeadlineError: the deadline passed first; the row is not run if it was not yet.
-            ClosingError: ``close`` was called.
+            ShuttingDownError: ``close`` was called.
             BackendError: the engine failed on this row, alone, too.
         """
         if self._closing:
-            raise ClosingError("the service is shutting down", hint="ask again")
+            raise ShuttingDownError("the service is shutting down", hint="ask again")
         if self._n_waiting >= self._queue_rows:
             raise QueueFullError(
                 f"{self._n_waiting} images wait for the model already", hint="ask again later"
@@ -149,12 +149,12 @@ class Batcher:
         """Take nothing new, finish what waits (or refuse it), end the thread.
 
         Args:
-            drain: finish what waits; else it gets a ``ClosingError``.
+            drain: finish what waits; else it gets a ``ShuttingDownError``.
         """
         self._closing = True
         if not drain:
             for row in self._rows:
-                _fail(row, ClosingError("the service is shutting down", hint="ask again"))
+                _fail(row, ShuttingDownError("the service is shutting down", hint="ask again"))
         self._arrived.set()
         self._full.set()
         if self._task is not None:

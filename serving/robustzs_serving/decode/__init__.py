@@ -5,7 +5,6 @@ pool.py      DecodePool: the asyncio side; bounds what waits, gives up on what t
 slot.py      one process and its replacement, seen from the thread that talks to it
 worker.py    the process: imports only what decoding needs
 wire.py      what goes between the two: lengths and raw bytes, never pickles
-errors.py    DecodeTimeoutError, DecodeCrashedError, DecoderUnavailableError
 ```
 
 A decoder reads hostile bytes, so what comes back from it is not trusted either: pixels are exactly

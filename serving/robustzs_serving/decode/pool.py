@@ -6,15 +6,28 @@ import asyncio
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from robustzs.backends.base import Float32Array
 from robustzs.errors import ImageError, UsageError
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
-from robustzs_serving.batching.errors import ClosingError, DeadlineError, QueueFullError
-from robustzs_serving.decode.errors import DecodeCrashedError, DecodeTimeoutError
 from robustzs_serving.decode.slot import DecodeSlot
+from robustzs_serving.errors import (
+    DeadlineError,
+    DecodeCrashedError,
+    DecodeTimeoutError,
+    QueueFullError,
+    ShuttingDownError,
+)
 from robustzs_serving.observe.metrics import Metrics
+
+
+@dataclass
+class _Job:
+    """One image's bytes, until nobody waits for its pixels."""
+
+    data: bytes
 
 
 class DecodePool:
@@ -67,7 +80,7 @@ class DecodePool:
         """Start every process and wait until all are warm.
 
         Raises:
-            DecoderUnavailableError: one does not come up.
+            NotReadyError: one does not come up.
         """
         loop = asyncio.get_running_loop()
         started = [loop.run_in_executor(self._threads, slot.start) for slot in self._slots]
@@ -86,11 +99,11 @@ class DecodePool:
                 ``DecodeCrashedError`` among it.
             QueueFullError: too many images wait.
             DeadlineError: the deadline passed first.
-            DecoderUnavailableError: no process comes up.
-            ClosingError: ``close`` was called.
+            NotReadyError: no process comes up.
+            ShuttingDownError: ``close`` was called.
         """
         if self._closing:
-            raise ClosingError("the service is shutting down", hint="ask again")
+            raise ShuttingDownError("the service is shutting down", hint="ask again")
         if self._n_inside >= self._max_inside:
             raise QueueFullError(
                 f"{self._n_inside} images wait to be decoded already", hint="ask again later"
@@ -98,7 +111,8 @@ class DecodePool:
         left = deadline - time.monotonic()
         if left <= 0.0:
             raise _late()
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
+        job = _Job(data)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._decode, job)
         self._n_inside += 1
         work.add_done_callback(self._finished)
         try:
@@ -107,6 +121,8 @@ class DecodePool:
             return await asyncio.wait_for(work, left)
         except asyncio.TimeoutError as error:
             raise _late() from error
+        finally:
+            job.data = b""  # a job that is cancelled stays in the threads' queue for a while
 
     async def close(self) -> None:
         """Take nothing new, finish what was accepted, end the processes."""
@@ -116,12 +132,12 @@ class DecodePool:
         await asyncio.gather(*(loop.run_in_executor(None, slot.end) for slot in self._slots))
         self._metrics.decoders(0)
 
-    def _decode(self, data: bytes) -> Float32Array:
+    def _decode(self, job: _Job) -> Float32Array:
         """In a thread: there are as many as slots, so one is always free."""
         slot = self._free.get()
         started = time.monotonic()
         try:
-            pixels = slot.decode(data)
+            pixels = slot.decode(job.data)
             self._metrics.decoded(time.monotonic() - started, "ok")
             return pixels
         except DecodeTimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,11 +19,7 @@ from robustzs.backends.base import Float32Array
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.limits import ImageLimits
 from robustzs_serving.decode import wire
-from robustzs_serving.decode.errors import (
-    DecodeCrashedError,
-    DecoderUnavailableError,
-    DecodeTimeoutError,
-)
+from robustzs_serving.errors import DecodeCrashedError, DecodeTimeoutError, NotReadyError
 from robustzs_serving.observe.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
@@ -77,8 +74,10 @@ class DecodeSlot:
         """Start a process, if there is none, and wait until it is warm.
 
         Raises:
-            DecoderUnavailableError: it does not come up.
+            NotReadyError: it does not come up.
         """
+        if self._process is not None and self._process.poll() is not None:
+            self._replace("crashed")  # while it was idle: no image's fault
         if self._connection is None:
             self._spawn()
         if not self._ready:
@@ -94,7 +93,7 @@ class DecodeSlot:
             ImageError: what is wrong with the image.
             DecodeTimeoutError: it took too long; the process was killed.
             DecodeCrashedError: two processes died of it.
-            DecoderUnavailableError: no process comes up.
+            NotReadyError: no process comes up.
         """
         for _ in range(2):
             self.start()
@@ -184,7 +183,8 @@ class DecodeSlot:
         self._kill()
         self._metrics.decoder_replaced(reason)
         _logger.warning("decode process %s is replaced: %s", pid, reason)
-        self._spawn()
+        with contextlib.suppress(NotReadyError):  # the next image tries again, and says so
+            self._spawn()
 
     def _kill(self) -> None:
         if self._connection is not None:
@@ -205,5 +205,5 @@ def _environment() -> dict[str, str]:
             "OPENBLAS_NUM_THREADS": "1"}  # fmt: skip
 
 
-def _unavailable() -> DecoderUnavailableError:
-    return DecoderUnavailableError("no decode process can be started", hint="ask again later")
+def _unavailable() -> NotReadyError:
+    return NotReadyError("no decode process can be started", hint="ask again later")

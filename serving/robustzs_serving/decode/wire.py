@@ -1,10 +1,10 @@
-"""What goes between a service and its decode processes: lengths and raw bytes.
+r"""What goes between a service and its decode processes: lengths and raw bytes.
 
 ```
 to the decoder    uint32 n, n bytes of an image file
 from it, once     READY
 from it, then     uint8 OK,       H * W * 3 bytes: pixels [3, H, W] as uint8
-              or  uint8 REFUSED,  uint8 kind, uint16 n, n bytes: "message\\0hint" in UTF-8
+              or  uint8 REFUSED,  uint8 kind, uint16 n, n bytes: "message\0hint" in UTF-8
 ```
 
 Nothing is unpickled, and the length of what a decoder sends is bounded before it is read.
@@ -38,7 +38,7 @@ KINDS: tuple[type[ImageError], ...] = (
 )
 
 
-class Gone(Exception):  # noqa: N818 - says what is so, not what is wrong
+class Gone(Exception):
     """The other side closed its end, or sent what it must not."""
 
 
