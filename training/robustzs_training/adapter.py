@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from robustzs.errors import UsageError
 from robustzs_training.export.towers import Normalize
 from robustzs_training.patches import PatchFeatures, dense_features
+from robustzs_training.quick_gelu import fuse_quick_gelu
 from robustzs_training.text_tower import TextTowerParts, apply_projection
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class ClipAdapter(_ImageSide, nn.Module):
 
     Args:
         model: ``CLIP`` or ``CustomTextCLIP``; shared, not copied. Its transformers are told to keep
-            tokens in the order that attacks are fast in.
+            tokens in the order that attacks are fast in, and QuickGELU gets a faster gradient.
         mean: Of the normalisation, per channel, for pixels in [0, 1].
         std: Likewise.
 
@@ -125,6 +126,7 @@ class ClipAdapter(_ImageSide, nn.Module):
         self.normalization = Normalize(mean, std)
         self._text = TextTowerParts(model)
         _sequence_first(model)
+        fuse_quick_gelu(model)
         # Fixed by the architecture, such as sine tables of positions.
         self._fixed = {
             name for name, parameter in model.named_parameters() if not parameter.requires_grad
