@@ -1,34 +1,84 @@
-"""The BentoML service: `bentoml serve robustzs_serving.service:RobustZS`.
+"""The BentoML service: ``robustzs serve``, ``bentoml serve robustzs_serving.service:RobustZS``.
 
-The application is mounted at the root, so that BentoML's own page there (which loads a tag manager)
-is not served. BentoML adds /livez, /readyz, /healthz and /metrics.
+BentoML brings the processes, the build and the deployment; every request is answered by our own
+application (``front.WholeApp``). This module is loaded by the supervisor, too, so loading it must
+not load a model: the application's life cycle does that, in each worker.
 """
 
+# ruff: noqa: E402 (two variables of the environment are read once, by what is imported next)
+
 from __future__ import annotations
+
+import os
+
+# Read once by BentoML, at its import: no report to its maker, whoever starts the service.
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+
+from robustzs_serving.observe.folder import share_metrics
+
+# Before anything imports prometheus_client.
+share_metrics()
 
 import bentoml
 
 from robustzs_serving.app import Engine, create_app
+from robustzs_serving.errors import CODES
+from robustzs_serving.front import WholeApp
+from robustzs_serving.observe import (
+    PrometheusMetrics,
+    Readiness,
+    close_tracing,
+    configure_logging,
+    configure_tracing,
+    observe_routes,
+)
 from robustzs_serving.settings import ServiceSettings
+from robustzs_serving.supervisor import end_with_parent, tame_supervisor
 
 settings = ServiceSettings.from_env()
+configure_logging(settings.log_format)
+tame_supervisor()
 app = create_app(settings)
+metrics = PrometheusMetrics(reasons=CODES)
+
+
+def _readiness() -> Readiness:
+    holds = getattr(app.state, "engine", None) is not None
+    return Readiness(
+        model_verified=holds, warmed_up=holds, provider_as_asked=holds, decoders_alive=holds
+    )
+
+
+if not any(getattr(route, "path", "") == "/readyz" for route in app.routes):
+    app.router.routes[:0] = observe_routes(metrics, _readiness)
 
 
 @bentoml.service(
     name="robustzs",
     workers=settings.workers,
-    # The first use of a large tree encodes all its prompts before it can answer.
-    traffic={"timeout": 300},
+    http={"host": settings.host, "port": settings.port},
+    # Ours: by route pattern and not by path, with request ids, over all workers.
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+    # Behind our own deadline, so that the answer to a late request is ours.
+    traffic={"timeout": settings.limits.request_seconds + settings.limits.body_seconds + 30.0},
 )
 @bentoml.asgi_app(app, path="/")
 class RobustZS:
     """Robust, hierarchical zero-shot image classification."""
 
     def __init__(self) -> None:
+        end_with_parent()
+        configure_logging(settings.log_format)
+        configure_tracing(settings.trace_endpoint)
         app.state.engine = Engine(settings)
 
     @bentoml.on_shutdown
     def close(self) -> None:
         """Free the model."""
         app.state.engine.close()
+        close_tracing()
+
+
+RobustZS.add_asgi_middleware(WholeApp, ours=app)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@
 metrics.py     Metrics: what is counted. The base class counts nothing; PrometheusMetrics exports
 catalogue.py   every metric: name, kind, labels and what it means; the docs and dashboard hold to it
 folder.py      the folder that worker processes share their numbers through
-logs.py        plain or JSON lines that client text cannot forge; the id of the current request
+logs.py        text or JSON lines that client text cannot forge; the id of the current request
 tracing.py     OpenTelemetry spans, when asked for
 readiness.py   what must hold before a process takes requests
 middleware.py  one ASGI middleware: counts, access line, root span

@@ -1,4 +1,4 @@
-r"""One line per event, plain or JSON, that no text of a client can forge or break.
+r"""One line per event, text or JSON, that no text of a client can forge or break.
 
 Messages and values are escaped when they are written, whoever logs them: a break, a terminal's
 control sequence or a Unicode separator comes out as ``\n``, ``\x1b``, ``\u2028``.
@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Literal
 
-LogFormat = Literal["plain", "json"]
+LogFormat = Literal["json", "text"]
 
 _OURS = ("robustzs", "robustzs_serving")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -72,7 +72,7 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
     return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
 
 
-class PlainFormatter(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """``time level logger [request id] message key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -118,15 +118,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=True, default=str)
 
 
-def configure_logging(log_format: LogFormat = "plain", *, level: int = logging.INFO) -> None:
+def configure_logging(log_format: LogFormat = "json", *, level: int = logging.INFO) -> None:
     """Send every logger's lines to stderr in one format.
 
     Args:
-        log_format: ``plain`` for people, ``json`` for collectors.
+        log_format: ``json`` for collectors, ``text`` for people.
         level: Of robustzs' own loggers; others are logged from warnings up.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else PlainFormatter())
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -28,7 +28,7 @@ class Metrics:
     """
 
     def __init__(self, reasons: Collection[str] = ()) -> None:
-        self._reasons = frozenset(reasons)
+        self._reasons = frozenset((*reasons, "client-gone"))
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request; ``route`` is a route's pattern, never a path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import MutableMapping
 from typing import Any
@@ -17,6 +18,9 @@ from robustzs_serving.observe.tracing import request_span
 _logger = logging.getLogger(__name__)
 # What a client sees as "no answer" when it has gone before there was one (nginx' number for it).
 _CLIENT_GONE = 499
+# The code stands at the beginning of an envelope, whoever made it.
+_HEAD = 256
+_CODE = re.compile(rb'"code":\s*"([a-z0-9-]{1,64})"')
 
 
 class ObserveMiddleware:
@@ -37,11 +41,14 @@ class ObserveMiddleware:
             await self._app(scope, receive, send)
             return
         status = _CLIENT_GONE
+        refused = b""
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, refused
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif status >= 400 and not refused:
+                refused = message.get("body", b"")[:_HEAD]
             await send(message)
 
         started = time.monotonic()
@@ -62,8 +69,10 @@ class ObserveMiddleware:
                     seconds = time.monotonic() - started
                     done(route, status)
                     self._metrics.request(route, scope["method"], status, seconds)
+                    if status >= 400:
+                        self._metrics.reject(_code(status, refused))
                     if route not in PATHS:
-                        _line(scope, route, status, seconds)
+                        _line(scope, route, status, seconds, refused)
         finally:
             self._metrics.in_progress(-1)
 
@@ -75,13 +84,20 @@ def route_pattern(scope: Scope) -> str:
     return "unmatched" if not pattern or pattern.startswith("/{") else pattern
 
 
-def _line(scope: Scope, route: str, status: int, seconds: float) -> None:
-    _logger.info(
-        "request",
-        extra={
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "milliseconds": round(seconds * 1000, 1),
-        },
-    )
+def _code(status: int, body: bytes) -> str:
+    found = _CODE.search(body)
+    if found:
+        return found[1].decode("ascii")
+    return "client-gone" if status == _CLIENT_GONE else "other"
+
+
+def _line(scope: Scope, route: str, status: int, seconds: float, refused: bytes) -> None:
+    fields: dict[str, str | int | float] = {
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "milliseconds": round(seconds * 1000, 1),
+    }
+    if status >= 400:
+        fields["code"] = _code(status, refused)
+    _logger.info("request", extra=fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 
 import anyio.to_thread
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from robustzs_serving.errors import NotReadyError, to_envelope
 from robustzs_serving.observe.metrics import Metrics
 from robustzs_serving.observe.readiness import Readiness
 
@@ -16,17 +18,12 @@ _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 PATHS = ("/livez", "/readyz", "/metrics")
 
 
-def observe_routes(
-    metrics: Metrics,
-    readiness: Callable[[], Readiness],
-    refuse: Callable[[Request, Readiness], Response],
-) -> list[Route]:
+def observe_routes(metrics: Metrics, readiness: Callable[[], Readiness]) -> list[Route]:
     """The routes for probes and Prometheus. None of them needs a key, none waits for the model.
 
     Args:
         metrics: What ``/metrics`` shows.
         readiness: Asked anew for every ``/readyz``.
-        refuse: Makes the 503 of a service that is not ready, in the service's envelope.
     """
 
     async def livez(request: Request) -> Response:
@@ -36,7 +33,9 @@ def observe_routes(
         now = readiness()
         metrics.worker(ready=now.ready)
         if not now.ready:
-            return refuse(request, now)
+            message = f"the service is not ready: {', '.join(now.missing())}"
+            request_id = getattr(request.state, "request_id", "") or uuid.uuid4().hex
+            return to_envelope(NotReadyError(message), request_id)
         return JSONResponse({"status": "ready", "checks": now.checks()})
 
     async def numbers(request: Request) -> Response:
