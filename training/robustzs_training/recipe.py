@@ -120,7 +120,9 @@ class DataPart(_Part):
 
     source: Literal["folder", "wnid-folder", "webdataset", "torchvision", "huggingface", "openmoji"]
     path: str | None = Field(None, description="folder, or shards as PATH/{0000..0009}.tar")
-    name: str | None = Field(None, description="dataset, for torchvision and huggingface")
+    name: str | None = Field(
+        None, description="dataset, for torchvision and huggingface; `kinds` for openmoji"
+    )
     split: str = "train"
     captions: str | None = Field(None, description="caption table, .parquet or .jsonl")
     caption_mode: Literal["as-is", "names", "names-and-properties", "shuffled"] = "as-is"

@@ -13,7 +13,7 @@ from robustzs_training.data.openmoji import make_pictures, open_held_out, open_o
 from robustzs_training.lite.nouns import ancestors_or_self
 from robustzs_training.recipe import DataPart
 
-from robustzs.errors import DataError
+from robustzs.errors import DataError, RecipeError
 from robustzs.hierarchy.noun_index import NounIndex
 
 PART = DataPart(source="openmoji")
@@ -118,6 +118,32 @@ def test_training_pictures_have_labels_and_captions_of_their_concept(tmp_path: P
         assert f"{concept.name}, " in sample.caption
         assert concept.kind in sample.caption
         assert concept.name not in names
+
+
+def test_kinds_are_classes_where_a_recipe_wants_them(tmp_path: Path) -> None:
+    concepts = build_source(PART, cache=tmp_path)
+    kinds = build_source(PART.model_copy(update={"name": "kinds"}), cache=tmp_path)
+    trained, _ = split_concepts()
+    assert concepts.labels is not None
+    assert kinds.labels is not None
+    assert len(kinds) == len(concepts)
+    assert set(kinds.labels.ids) >= {wnid for _, wnid in ASKED.values()}
+    assert {"vertebrate", "invertebrate", "fruit"} <= set(kinds.labels.names)
+    assert not {"mammal", "bird"} & set(kinds.labels.names)
+    index = NounIndex.load()
+    assert [wnid for wnid in kinds.labels.ids if wnid not in index] == []
+    for row in range(0, len(kinds), 29):
+        sample, concept = kinds.read(row), trained[int(concepts.label_of[row])]
+        assert sample.label is not None
+        assert kinds.labels[sample.label].name == ASKED.get(concept.kind, (concept.kind,))[0]
+        assert sample.image.tobytes() == concepts.read(row).image.tobytes()
+    assert kinds.digest != concepts.digest
+
+
+def test_drawings_cannot_be_sorted_by_anything_else(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="'colours' is not what") as caught:
+        build_source(PART.model_copy(update={"name": "colours"}), cache=tmp_path)
+    assert "data.name=kinds" in str(caught.value.hint)
 
 
 def test_a_lemon_is_yellow(tmp_path: Path) -> None:

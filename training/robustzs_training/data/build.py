@@ -70,7 +70,12 @@ def _check(part: DataPart) -> None:
         raise RecipeError(
             f"data.source {part.source!r} needs the name of a dataset", hint="add data.name=NAME"
         )
-    if part.name and not by_name:
+    if part.source == "openmoji" and part.name not in (None, "kinds"):
+        raise RecipeError(
+            f"data.name {part.name!r} is not what OpenMoji's drawings can be sorted by",
+            hint="data.name=kinds for kinds of things; without a name, every thing is a class",
+        )
+    if part.name and not by_name and part.source != "openmoji":
         raise RecipeError(
             f"data.name {part.name!r} has no meaning for data.source {part.source!r}",
             hint="use data.path, or the source torchvision or huggingface",

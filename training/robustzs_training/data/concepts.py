@@ -40,30 +40,41 @@ class Concept:
     Attributes:
         name: What the drawings show.
         kind: What it is one of.
+        kind_synset: WordNet 3.0 id of the kind.
         synset: WordNet 3.0 id; ``None`` where WordNet has no such sense.
         drawings: Code points, as OpenMoji names its files.
     """
 
     name: str
     kind: str
+    kind_synset: str
     synset: str | None
     drawings: tuple[str, ...]
+
+    @property
+    def asked(self) -> tuple[str, str]:
+        """Name and WordNet id of its class where kinds are told apart."""
+        return ASKED.get(self.kind, (self.kind, self.kind_synset))
 
 
 def read_concepts() -> tuple[Concept, ...]:
     """The table that ships, in its order."""
     text = (resources.files("robustzs_training.data") / "openmoji_concepts.txt").read_text("utf-8")
     concepts: list[Concept] = []
-    kind = ""
+    kind = kind_synset = ""
     for line in (line.strip() for line in text.splitlines()):
         if line.startswith("["):
-            kind = line[1:].split(",")[0]
+            kind, _, kind_synset = line[1:-1].partition(", ")
         elif line and not line.startswith("#"):
             head, drawings = line.split(": ")
             name, _, synset = head.partition(" = ")
             concepts.append(
                 Concept(
-                    name=name, kind=kind, synset=synset or None, drawings=tuple(drawings.split())
+                    name=name,
+                    kind=kind,
+                    kind_synset=kind_synset,
+                    synset=synset or None,
+                    drawings=tuple(drawings.split()),
                 )
             )
     return tuple(concepts)

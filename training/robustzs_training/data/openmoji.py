@@ -14,7 +14,7 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +35,8 @@ from robustzs_training.recipe import DataPart
 
 N_GROUNDS = 4
 """Pictures of each drawing that is trained on."""
+KINDS = "kinds"
+"""``data.name`` of a recipe that trains on kinds (a hat is clothing) instead of concepts."""
 TRAIN_SIZE = 160
 HELD_OUT_SIZE = 224
 _VERSION = 1  # of how pictures are made; part of the digest
@@ -253,33 +255,25 @@ def open_openmoji(part: DataPart, *, cache: Path) -> OpenmojiSource:
     """Pictures of the concepts that are trained on, :data:`N_GROUNDS` of each drawing.
 
     Args:
-        part: The recipe's; nothing in it matters here.
+        part: The recipe's; ``name`` says what the classes are: every concept is one, or with
+            :data:`KINDS` its kind is (of those that are asked for, the class that is asked for).
         cache: Where the array is kept: about 120 MB.
 
     Raises:
         MissingExtraError: A package is not installed.
         DataError: A drawing is missing, or the cache cannot be written.
     """
-    del part
     concepts, _ = split_concepts()
+    by_kind = part.name == KINDS
+    classes = [c.asked if by_kind else (c.name, c.synset or "") for c in concepts]  # all have one
+    labels = _labels(classes)
     rows = [
-        (place, _plan(concept, drawing, number))
-        for place, concept in enumerate(concepts)
+        (labels.index(wnid), _plan(concept, drawing, number), concept)
+        for (_, wnid), concept in zip(classes, concepts, strict=True)
         for drawing in concept.drawings
         for number in range(N_GROUNDS)
     ]
-    labels = LabelSet(
-        tuple(
-            Label(
-                id=concept.synset or concept.name.replace(" ", "-"),
-                name=concept.name,
-                prompt=concept.name,
-                synset=concept.synset,
-            )
-            for concept in concepts
-        )
-    )
-    return _source(labels, rows, [concepts[place] for place, _ in rows], TRAIN_SIZE, cache)
+    return _source(labels, rows, TRAIN_SIZE, cache)
 
 
 def open_held_out(*, cache: Path) -> OpenmojiSource:
@@ -293,15 +287,22 @@ def open_held_out(*, cache: Path) -> OpenmojiSource:
         DataError: A drawing is missing, or the cache cannot be written.
     """
     _, concepts = split_concepts()
-    classes = tuple(dict.fromkeys(ASKED.values()))
-    labels = LabelSet(
-        tuple(Label(id=wnid, name=name, prompt=name, synset=wnid) for name, wnid in classes)
-    )
+    labels = _labels(ASKED.values())
     rows = [
-        (classes.index(ASKED[concept.kind]), _plan(concept, concept.drawings[0], N_GROUNDS))
+        (labels.index(concept.asked[1]), _plan(concept, concept.drawings[0], N_GROUNDS), concept)
         for concept in concepts
     ]
-    return _source(labels, rows, concepts, HELD_OUT_SIZE, cache)
+    return _source(labels, rows, HELD_OUT_SIZE, cache)
+
+
+def _labels(classes: Iterable[tuple[str, str]]) -> LabelSet:
+    """Of names and WordNet ids, each once, in order."""
+    return LabelSet(
+        tuple(
+            Label(id=wnid, name=name, prompt=name, synset=wnid)
+            for name, wnid in dict.fromkeys(classes)
+        )
+    )
 
 
 def _plan(concept: Concept, drawing: str, number: int) -> Plan:
@@ -311,19 +312,18 @@ def _plan(concept: Concept, drawing: str, number: int) -> Plan:
 
 def _source(
     labels: LabelSet,
-    rows: Sequence[tuple[int, Plan]],
-    concepts: Sequence[Concept],
+    rows: Sequence[tuple[int, Plan, Concept]],
     size: int,
     cache: Path,
 ) -> OpenmojiSource:
     folder = _folder()
-    plans = tuple(plan for _, plan in rows)
+    plans = tuple(plan for _, plan, _ in rows)
     path = make_pictures(plans, size, cache / f"openmoji-{_digest(plans, size)[:16]}.npy", folder)
     return OpenmojiSource(
         labels=labels,
         plans=plans,
-        places=np.array([place for place, _ in rows], np.int64),
-        captions=tuple(_captions(plans, concepts, folder)),
+        places=np.array([place for place, _, _ in rows], np.int64),
+        captions=tuple(_captions(plans, [concept for _, _, concept in rows], folder)),
         size=size,
         path=path,
     )
