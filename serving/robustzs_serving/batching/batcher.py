@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from robustzs.backends.base import Float32Array
 from robustzs.errors import InferenceError, UsageError
@@ -19,7 +20,9 @@ from robustzs_serving.errors import DeadlineError, QueueFullError, ShuttingDownE
 from robustzs_serving.observe.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
+_WHITE = np.float32(255.0)
 
+UInt8Array = npt.NDArray[np.uint8]
 Run = Callable[[Float32Array], Float32Array]
 """Pixels ``[B, 3, H, W]`` to features ``[B, D]``; blocks, called in one thread only."""
 
@@ -28,7 +31,7 @@ Run = Callable[[Float32Array], Float32Array]
 class _Row:
     """One image: waiting until it is taken into a batch, or until its future is done."""
 
-    pixels: Float32Array
+    pixels: UInt8Array
     future: asyncio.Future[Float32Array]
     deadline: float
     since: float = field(default_factory=time.monotonic)
@@ -109,11 +112,11 @@ class Batcher:
         for size in self._buckets:
             await loop.run_in_executor(self._thread, self._run_rows, [], size)
 
-    async def submit(self, pixels: Float32Array, *, deadline: float) -> Float32Array:
+    async def submit(self, pixels: UInt8Array, *, deadline: float) -> Float32Array:
         """Features ``[D]`` of one image.
 
         Args:
-            pixels: float32 ``[3, H, W]`` in [0, 1]; not to be changed until the call is done.
+            pixels: uint8 ``[3, H, W]``; the model gets them divided by 255, as float32.
             deadline: on ``time.monotonic``'s clock.
 
         Raises:
@@ -128,10 +131,9 @@ class Batcher:
             raise QueueFullError(
                 f"{self._n_waiting} images wait for the model already", hint="ask again later"
             )
-        if pixels.shape != self._shape or pixels.dtype != np.float32:
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
             raise UsageError(
-                f"a row must be float32 {list(self._shape)}, "
-                f"got {pixels.dtype} {list(pixels.shape)}"
+                f"a row must be uint8 {list(self._shape)}, got {pixels.dtype} {list(pixels.shape)}"
             )
         loop = asyncio.get_running_loop()
         row = _Row(pixels, loop.create_future(), deadline)
@@ -255,7 +257,7 @@ class Batcher:
         if padded is None:
             padded = self._padded[size] = np.zeros((size, *self._shape), np.float32)
         for place, row in enumerate(rows):
-            padded[place] = row.pixels
+            np.divide(row.pixels, _WHITE, out=padded[place], dtype=np.float32)
         padded[len(rows) :] = 0.0  # nobody's picture stays behind in the padding
         features = self._run(padded)
         if len(features) != size:

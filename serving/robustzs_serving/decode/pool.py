@@ -8,11 +8,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from robustzs.backends.base import Float32Array
 from robustzs.errors import ImageError, UsageError
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
-from robustzs_serving.decode.slot import DecodeSlot
+from robustzs_serving.decode.slot import DecodeSlot, UInt8Array
 from robustzs_serving.errors import (
     DeadlineError,
     DecodeCrashedError,
@@ -76,6 +75,11 @@ class DecodePool:
         """Of the processes that take work."""
         return [pid for pid in (slot.pid for slot in self._slots) if pid is not None]
 
+    @property
+    def free(self) -> int:
+        """Images that may still be given."""
+        return max(0, self._max_inside - self._n_inside)
+
     async def start(self) -> None:
         """Start every process and wait until all are warm.
 
@@ -87,8 +91,11 @@ class DecodePool:
         await asyncio.gather(*started)
         self._metrics.decoders(len(self.pids))
 
-    async def decode(self, data: bytes, *, deadline: float) -> Float32Array:
-        """Pixels ``[3, H, W]`` float32 in [0, 1], bit for bit those of ``Embedder.preprocess``.
+    async def decode(self, data: bytes, *, deadline: float) -> UInt8Array:
+        """Pixels ``[3, H, W]`` as bytes; divided by 255 in float32 they are the model's.
+
+        They are then bit for bit those of ``Embedder.preprocess``. As bytes a full queue of them
+        needs a quarter of the memory.
 
         Args:
             data: an image file's content.
@@ -132,7 +139,7 @@ class DecodePool:
         await asyncio.gather(*(loop.run_in_executor(None, slot.end) for slot in self._slots))
         self._metrics.decoders(0)
 
-    def _decode(self, job: _Job) -> Float32Array:
+    def _decode(self, job: _Job) -> UInt8Array:
         """In a thread: there are as many as slots, so one is always free."""
         slot = self._free.get()
         started = time.monotonic()
@@ -152,7 +159,7 @@ class DecodePool:
         finally:
             self._free.put(slot)
 
-    def _finished(self, work: asyncio.Future[Float32Array]) -> None:
+    def _finished(self, work: asyncio.Future[UInt8Array]) -> None:
         self._n_inside -= 1
         if not work.cancelled():
             work.exception()  # seen, even where the waiter is gone

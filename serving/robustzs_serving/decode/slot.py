@@ -14,13 +14,15 @@ from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from robustzs.backends.base import Float32Array
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.limits import ImageLimits
 from robustzs_serving.decode import wire
 from robustzs_serving.errors import DecodeCrashedError, DecodeTimeoutError, NotReadyError
 from robustzs_serving.observe.metrics import Metrics
+
+UInt8Array = npt.NDArray[np.uint8]
 
 _logger = logging.getLogger(__name__)
 
@@ -83,8 +85,8 @@ class DecodeSlot:
         if not self._ready:
             self._wait_until_ready()
 
-    def decode(self, data: bytes) -> Float32Array:
-        """Pixels ``[3, H, W]`` float32 in [0, 1] of one image file.
+    def decode(self, data: bytes) -> UInt8Array:
+        """Pixels ``[3, H, W]`` of one image file, not yet divided by 255.
 
         Where the process dies, the image is tried once more in a new one: who killed it is not
         known.
@@ -126,7 +128,7 @@ class DecodeSlot:
                 process.kill()
                 process.wait()
 
-    def _exchange(self, data: bytes) -> Float32Array:
+    def _exchange(self, data: bytes) -> UInt8Array:
         connection = self._connection
         if connection is None:
             raise wire.Gone("no connection")
@@ -141,9 +143,7 @@ class DecodeSlot:
         if marker != wire.OK:
             raise wire.Gone("an answer that is none")
         values = np.frombuffer(wire.read(connection, 3 * height * width, deadline), np.uint8)
-        pixels = values.reshape(3, height, width).astype(np.float32)
-        pixels /= np.float32(255.0)
-        return pixels
+        return values.reshape(3, height, width)
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
@@ -151,7 +151,7 @@ class DecodeSlot:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _START, path, self._settings],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,  # codecs write what files say: it is nobody's log
                 stderr=subprocess.DEVNULL,
                 env=_environment(),

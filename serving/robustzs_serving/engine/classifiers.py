@@ -1,0 +1,132 @@
+"""Classifiers: made once, at one time by one thread, and kept while there is room."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+
+from robustzs.classifier import Classifier, Embedder
+from robustzs.errors import UsageError
+from robustzs.hierarchy.load import BUILT_IN
+from robustzs_serving.engine.lanes import TextLanes
+from robustzs_serving.engine.weight import bytes_held, prompts_needed
+from robustzs_serving.errors import DeadlineError
+from robustzs_serving.ingest.calls import ClassifyCall
+from robustzs_serving.observe.metrics import Metrics
+
+
+class Classifiers:
+    """The least recently used classifiers go when all together hold too many bytes.
+
+    Calls that want the same classifier wait for one making of it. A call whose deadline passes
+    goes away without it; it is made all the same, for the next one. Use from one event loop.
+
+    Args:
+        embedder: the model.
+        lanes: threads that make them.
+        max_bytes: of all that are kept; one that is larger by itself is made for each call.
+        metrics: what is counted.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        lanes: TextLanes,
+        *,
+        max_bytes: int,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._embedder = embedder
+        self._lanes = lanes
+        self._max_bytes = max_bytes
+        self._metrics = metrics or Metrics()
+        self._kept: OrderedDict[str, tuple[Classifier, int]] = OrderedDict()
+        self._making: dict[str, asyncio.Future[tuple[Classifier, int]]] = {}
+        self._n_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that are held, about."""
+        return self._n_bytes
+
+    async def get(self, call: ClassifyCall, *, deadline: float) -> Classifier:
+        """The classifier that answers a call; made in a thread where it is not there.
+
+        Args:
+            call: without ids of what is stored.
+            deadline: on ``time.monotonic``'s clock.
+
+        Raises:
+            RobustZSError: labels, trees or options are wrong.
+            QueueFullError: too many are being made.
+            DeadlineError: it was not made in time; it will be there later.
+        """
+        if call.label_set_id is not None or call.hierarchy_id is not None:
+            raise UsageError("a call still names what is stored", hint="resolve it first")
+        key = call.cache_key
+        kept = self._kept.get(key)
+        self._metrics.looked_up("classifiers", hit=kept is not None)
+        if kept is not None:
+            self._kept.move_to_end(key)
+            return kept[0]
+        making = self._making.get(key)
+        if making is None:
+            n_texts = prompts_needed(call, self._embedder.manifest.templates)
+            making = self._lanes.start(lambda: self._make(call), n_texts=n_texts)
+            self._making[key] = making
+            making.add_done_callback(lambda future: self._made(key, future))
+        try:
+            left = max(0.0, deadline - time.monotonic())
+            return (await asyncio.wait_for(asyncio.shield(making), left))[0]
+        except asyncio.TimeoutError as error:
+            raise DeadlineError(
+                "labels and tree were not ready in time", hint="ask again: they will be soon"
+            ) from error
+
+    def _made(self, key: str, making: asyncio.Future[tuple[Classifier, int]]) -> None:
+        del self._making[key]
+        if making.cancelled() or making.exception() is not None:
+            return
+        self._kept[key] = making.result()
+        self._n_bytes += making.result()[1]
+        while self._n_bytes > self._max_bytes:
+            _, (_, n_bytes) = self._kept.popitem(last=False)
+            self._n_bytes -= n_bytes
+        self._metrics.cached("classifiers", self._n_bytes)
+
+    def _make(self, call: ClassifyCall) -> tuple[Classifier, int]:
+        """In a thread of a lane."""
+        started = time.monotonic()
+        count = _Count()
+        trees = call.hierarchy
+        for tree in trees or ():
+            if isinstance(tree, str) and tree not in BUILT_IN:  # never a path
+                raise UsageError(f"unknown hierarchy {tree[:64]!r}", hint=", ".join(BUILT_IN))
+        classifier = Classifier(
+            self._embedder,
+            call.options,
+            labels=call.labels,
+            hierarchy=trees,
+            templates=call.templates,
+            on_ambiguous=call.on_ambiguous,
+            on_unknown=call.on_unknown,
+            progress=count,
+        )
+        self._metrics.texts(count.total, time.monotonic() - started)
+        return classifier, bytes_held(classifier)
+
+
+class _Count:
+    """Counts prompts from reports of progress, which begin anew for each tree."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._before = 0
+
+    def __call__(self, done: int, of: int) -> None:
+        self.total += done - self._before
+        self._before = 0 if done == of else done

@@ -1,0 +1,332 @@
+"""One model behind every route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TypeVar
+
+import numpy as np
+
+from robustzs.answer import Answer
+from robustzs.backends.base import Float32Array
+from robustzs.bundle.registry import ALIASES
+from robustzs.classifier import Classifier, Embedder
+from robustzs.errors import BackendError, ImageError, ModelNotFoundError
+from robustzs.images.limits import ImageLimits
+from robustzs_serving.batching import Batcher
+from robustzs_serving.decode.pool import DecodePool
+from robustzs_serving.engine.classifiers import Classifiers
+from robustzs_serving.engine.lanes import TextLanes
+from robustzs_serving.engine.rows import Description, Embedded, ErrorRow
+from robustzs_serving.errors import (
+    DeadlineError,
+    NotReadyError,
+    QueueFullError,
+    ShuttingDownError,
+)
+from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
+from robustzs_serving.observe.metrics import Metrics
+from robustzs_serving.observe.readiness import Readiness
+from robustzs_serving.settings import ServiceSettings
+
+T = TypeVar("T")
+U = TypeVar("U")
+_SCORERS = 2
+_SCORED_HERE = 4096  # probabilities; fewer cost less than the way to a thread and back
+
+
+class Engine:
+    """Answers calls; the event loop only waits for processes and threads that work.
+
+    Make it, ``await start()``, call it from one event loop, ``await close()``.
+
+    Args:
+        settings: of the service.
+        metrics: what is counted.
+    """
+
+    def __init__(self, settings: ServiceSettings, *, metrics: Metrics | None = None) -> None:
+        self._settings = settings
+        self._metrics = metrics or Metrics()
+        self._parts: _Parts | None = None
+        self._warmed_up = False
+        self._accepting = True
+        self._n_inside = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def start(self) -> None:
+        """Verify and load the model, start decode processes, warm everything up.
+
+        Raises:
+            BundleError: no such model, or not whole.
+            BackendError: the engine cannot run it, or not on the device that was asked for.
+            NotReadyError: no decode process can be started.
+        """
+        loop = asyncio.get_running_loop()
+        embedder = await loop.run_in_executor(None, _load, self._settings)
+        parts = _Parts(embedder, self._settings, self._metrics)
+        self._parts = parts
+        await asyncio.gather(parts.decoder.start(), parts.batcher.warm())
+        self._warmed_up = True
+        described = self.description
+        self._metrics.model(
+            name=described.name,
+            digest=described.digest,
+            precision=described.precision,
+            provider=described.provider,
+        )
+
+    async def classify(
+        self, call: ClassifyCall, *, deadline: float, key_id: str = "anonymous"
+    ) -> list[Answer | ErrorRow]:
+        """An answer or an error for each image, in order; ``Answer.image`` is its place.
+
+        Args:
+            call: checked, and without ids of what is stored.
+            deadline: on ``time.monotonic``'s clock.
+            key_id: whose call it is.
+
+        Raises:
+            ModelNotFoundError: another model is wanted than this one.
+            RobustZSError: labels, trees or options are wrong.
+            QueueFullError: too much waits already.
+            DeadlineError: the deadline passed first.
+            NotReadyError, ShuttingDownError: the service takes no calls.
+        """
+        with self._inside() as parts:
+            _check_model(parts.embedder, call.model)
+            classifier, rows = await _both(
+                parts.classifiers.get(call, deadline=deadline),
+                self._encode(parts, call.images, deadline),
+            )
+            places = [place for place, row in enumerate(rows) if not isinstance(row, ErrorRow)]
+            answers = await self._answer(parts, classifier, rows, places, deadline)
+            result: list[Answer | ErrorRow] = [
+                row if isinstance(row, ErrorRow) else answers[place]
+                for place, row in enumerate(rows)
+            ]
+            self._metrics.images(ok=len(places), error=len(rows) - len(places))
+            return result
+
+    async def embed(
+        self, call: EmbedCall, *, deadline: float, key_id: str = "anonymous"
+    ) -> Embedded:
+        """Raw features of images and texts; the same errors as ``classify``."""
+        with self._inside() as parts:
+            _check_model(parts.embedder, call.model)
+            rows, texts = await _both(
+                self._encode(parts, call.images, deadline),
+                self._encode_texts(parts, call.texts, deadline),
+            )
+            n_errors = sum(isinstance(row, ErrorRow) for row in rows)
+            self._metrics.images(ok=len(rows) - n_errors, error=n_errors)
+            return Embedded(tuple(rows), texts)
+
+    @property
+    def description(self) -> Description:
+        """The model that answers.
+
+        Raises:
+            NotReadyError: it is not loaded.
+        """
+        embedder = self._loaded().embedder
+        manifest, backend = embedder.manifest, embedder.backend
+        aliases = tuple(alias for alias, name in ALIASES.items() if name == manifest.name)
+        return Description(
+            name=manifest.name,
+            names=(manifest.name, *aliases),
+            digest=embedder.bundle.digest,
+            provider=backend.provider,
+            precision=getattr(backend, "image_precision", manifest.default_image_precision),
+            text_precision=getattr(backend, "text_precision", manifest.default_text_precision),
+            embed_dim=manifest.embed_dim,
+            image_size=manifest.preprocess.image_size,
+            card=embedder.bundle.card(),
+        )
+
+    @property
+    def ready(self) -> Readiness:
+        """What holds now; a model that is loaded was verified, on the device asked for."""
+        parts = self._parts
+        return Readiness(
+            model_verified=parts is not None,
+            warmed_up=self._warmed_up,
+            provider_as_asked=self._warmed_up,
+            decoders_alive=parts is not None and bool(parts.decoder.pids),
+            accepting=self._accepting,
+        )
+
+    def stop_accepting(self) -> None:
+        """Refuse new calls from now on; those inside go on."""
+        self._accepting = False
+
+    async def close(self, *, seconds: float = 30.0) -> None:
+        """Take nothing new, finish what is inside, end threads and processes.
+
+        Args:
+            seconds: to wait for what is inside.
+        """
+        self.stop_accepting()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.close()
+
+    def _loaded(self) -> _Parts:
+        if self._parts is None:
+            raise NotReadyError("the model is not loaded", hint="ask again later")
+        return self._parts
+
+    @contextmanager
+    def _inside(self) -> Iterator[_Parts]:
+        if not self._accepting:
+            raise ShuttingDownError("the service is shutting down", hint="ask again")
+        parts = self._loaded()
+        self._n_inside += 1
+        self._idle.clear()
+        try:
+            yield parts
+        finally:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self._idle.set()
+
+    async def _encode(
+        self, parts: _Parts, images: Sequence[ImagePart], deadline: float
+    ) -> list[Float32Array | ErrorRow]:
+        """Raw features ``[D]`` of each image or its error."""
+        if len(images) > min(parts.decoder.free, parts.batcher.free_rows):
+            raise QueueFullError("too many images wait already", hint="ask again later")
+        tasks = [asyncio.ensure_future(_encode_one(parts, image, deadline)) for image in images]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _encode_texts(
+        self, parts: _Parts, texts: Sequence[str], deadline: float
+    ) -> Float32Array:
+        if not texts:
+            return np.empty((0, parts.embedder.manifest.embed_dim), np.float32)
+
+        def encode() -> Float32Array:
+            started = monotonic()
+            features = parts.embedder.embed_texts(texts)
+            self._metrics.texts(len(texts), monotonic() - started)
+            return features
+
+        return await _until(deadline, parts.lanes.start(encode, n_texts=len(texts)))
+
+    async def _answer(
+        self,
+        parts: _Parts,
+        classifier: Classifier,
+        rows: Sequence[Float32Array | ErrorRow],
+        places: Sequence[int],
+        deadline: float,
+    ) -> dict[int, Answer]:
+        good = [row for row in rows if not isinstance(row, ErrorRow)]
+        if not good:
+            return {}
+        features, names = np.stack(good), [str(place) for place in places]
+
+        def score() -> dict[int, Answer]:
+            answers = classifier.classify_features(features, names)
+            return dict(zip(places, answers, strict=True))
+
+        if len(good) * sum(map(len, classifier.forest)) <= _SCORED_HERE:
+            return score()
+        loop = asyncio.get_running_loop()
+        return await _until(deadline, loop.run_in_executor(parts.scorers, score))
+
+
+class _Parts:
+    """What ``start`` makes and ``close`` ends."""
+
+    def __init__(self, embedder: Embedder, settings: ServiceSettings, metrics: Metrics) -> None:
+        limits, batching = settings.limits, settings.batching
+        self.embedder = embedder
+        self.decoder = DecodePool(
+            settings.decoders,
+            embedder.manifest.preprocess,
+            embedder.limits,
+            limits.decode_seconds,
+            max_waiting=limits.queue_rows,
+            metrics=metrics,
+        )
+        self.batcher = Batcher(
+            embedder.backend.encode_image,
+            shape=(3, *embedder.manifest.preprocess.image_size),
+            max_rows=batching.max_rows,
+            wait_seconds=batching.wait_ms / 1000.0,
+            buckets=batching.buckets,
+            queue_rows=limits.queue_rows,
+            metrics=metrics,
+        )
+        self.lanes = TextLanes()
+        self.classifiers = Classifiers(
+            embedder, self.lanes, max_bytes=settings.cache_bytes, metrics=metrics
+        )
+        self.scorers = ThreadPoolExecutor(_SCORERS, thread_name_prefix="robustzs-score")
+
+    async def close(self) -> None:
+        await self.decoder.close()
+        await self.batcher.close()
+        await self.lanes.close()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self.scorers.shutdown)
+        self.embedder.close()
+
+
+def _load(settings: ServiceSettings) -> Embedder:
+    limits = settings.limits
+    return Embedder.load(
+        settings.model,
+        device=settings.device,
+        threads=settings.threads or None,
+        limits=ImageLimits(max_bytes=limits.max_image_bytes, max_pixels=limits.max_pixels),
+    )
+
+
+def _check_model(embedder: Embedder, wanted: str | None) -> None:
+    name = embedder.manifest.name
+    if wanted is not None and name not in (wanted, ALIASES.get(wanted)):
+        raise ModelNotFoundError(
+            f"there is no model {wanted[:64]!r} here, only {name!r}",
+            hint="leave the model out, or ask a service that has it",
+        )
+
+
+async def _encode_one(parts: _Parts, image: ImagePart, deadline: float) -> Float32Array | ErrorRow:
+    if image.error is not None:
+        return ErrorRow(image.error)
+    try:
+        pixels = await parts.decoder.decode(image.data, deadline=deadline)
+        return await parts.batcher.submit(pixels, deadline=deadline)
+    except (ImageError, BackendError) as error:
+        return ErrorRow(error)
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Both results; where one fails the other is cancelled."""
+    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _until(deadline: float, work: asyncio.Future[T]) -> T:
+    """What a thread gives, or a ``DeadlineError``; the thread goes on in any case."""
+    try:
+        return await asyncio.wait_for(asyncio.shield(work), max(0.0, deadline - monotonic()))
+    except asyncio.TimeoutError as error:
+        raise DeadlineError("there was no time to answer", hint="ask again later") from error
