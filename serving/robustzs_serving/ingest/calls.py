@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from robustzs.classifier import Options
 from robustzs.errors import RobustZSError
@@ -127,11 +127,13 @@ class EmbedCall:
     Args:
         images: to embed; may be empty where there are texts.
         texts: to embed as they are; may be empty where there are images.
+        encoding: field ``encoding``: lists of numbers, or base64 of little-endian float32.
         model: as in ``ClassifyCall``.
     """
 
     images: tuple[ImagePart, ...] = ()
     texts: tuple[str, ...] = ()
+    encoding: Literal["float", "base64"] = "float"
     model: str | None = None
 
 
