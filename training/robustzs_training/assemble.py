@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from robustzs.errors import DataError, RecipeError, UsageError
+from robustzs.hierarchy.load import LoadedHierarchy
+from robustzs.hierarchy.tree import Hierarchy
 from robustzs.settings import cache_dir
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.caption_features import (
@@ -84,6 +86,7 @@ class Workshop:
         to_batch: Makes batches of examples.
         steps: Of the whole run.
         captions: Kept features of captions, where it pays.
+        trees: Those that stand over the classes; none where nothing asks for them.
         notes: What people should be told.
     """
 
@@ -96,6 +99,7 @@ class Workshop:
     to_batch: ToBatch
     steps: int
     captions: CaptionFeatures | None
+    trees: tuple[Hierarchy, ...]
     notes: tuple[str, ...]
 
 
@@ -109,9 +113,20 @@ def open_data(recipe: Recipe) -> SampleSource:
 
 
 def open_loader(
-    recipe: Recipe, source: SourceModel, data: SampleSource, place: Place
-) -> tuple[ExampleLoader, tuple[str, ...]]:
-    """This process's batches, and what people should be told of the classes.
+    recipe: Recipe,
+    source: SourceModel,
+    data: SampleSource,
+    place: Place,
+    trees: LoadedHierarchy | None = None,
+) -> ExampleLoader:
+    """This process's batches.
+
+    Args:
+        recipe: The run.
+        source: Of the model, which says how an image becomes pixels.
+        data: The examples.
+        place: This process.
+        trees: Over the classes, where siblings or the objective want them.
 
     Raises:
         UsageError: The batch cannot be shared out.
@@ -126,14 +141,10 @@ def open_loader(
             hint=f"take a multiple of {shares}",
         )
     size = part.augment.image_size
-    warnings: tuple[str, ...] = ()
-    hierarchy = None
     trouble = Trouble(part.max_bad_fraction)
-    if part.siblings > 1 and data.labels is not None:
-        found = load_trees(recipe.data.hierarchy, data.labels)
-        hierarchy, warnings = found.hierarchy, found.warnings
-        trouble.found(unresolved_names(found.resolutions))
-    loader = ExampleLoader(
+    if trees is not None:
+        trouble.found(unresolved_names(trees.resolutions))
+    return ExampleLoader(
         data,
         batch_size=run.batch_size // place.world_size,
         augment=part.augment,
@@ -144,10 +155,9 @@ def open_loader(
         rank=place.rank,
         world_size=place.world_size,
         siblings=part.siblings,
-        hierarchy=hierarchy,
+        hierarchy=None if trees is None else trees.hierarchy,
         trouble=trouble,
     )
-    return loader, warnings
 
 
 def assemble(
@@ -172,22 +182,16 @@ def assemble(
     Raises:
         RobustZSError: Something is missing, or does not fit.
     """
-    if recipe.own_objective is not None and own is None:
-        raise RecipeError(
-            f"this recipe was trained with {recipe.own_objective}, which is no objective of ours",
-            hint="start it from the program that has that class (docs/training.md), or take "
-            "own_objective out",
-        )
+    _check_own(recipe, own)
     with clock.counts("data"):
         data = open_data(recipe)
+        trees = _open_trees(recipe, data, own)
     source = load_model(recipe.model, seed=recipe.run.seed)
     with clock.counts("data"):
-        loader, warnings = open_loader(recipe, source, data, place)
-    model = adapter_of(source)
-    model.to(place.device)
+        loader = open_loader(recipe, source, data, place, trees)
+    model = adapter_of(source).to(place.device)
     tokenizer = tokenizer_for(source)
     steps = total_steps(recipe.schedule, loader.steps_per_epoch)
-    notes = [*source.notes, *warnings]
     captions: CaptionFeatures | None = None
     if own is None and recipe.objective.name in CAPTIONED:
         with clock.counts("data"):
@@ -195,14 +199,14 @@ def assemble(
             if keep_captions and len(texts) <= steps * recipe.run.batch_size:
                 folder = cache_dir() / "caption-features"
                 captions = caption_features(model, tokenizer, data, folder, report=report)
-    trees = None
-    if own is None and recipe.objective.name in TREED and data.labels is not None:
-        found = load_trees(recipe.data.hierarchy, data.labels)
-        trees = found.hierarchy
-        loader.trouble.found(unresolved_names(found.resolutions))
-        notes += [text for text in found.warnings if text not in notes]
     objective, to_batch = build_objective(
-        recipe, model, tokenizer, data.labels, trees=trees, captions=captions, own=own
+        recipe,
+        model,
+        tokenizer,
+        data.labels,
+        trees=None if trees is None else trees.hierarchy,
+        captions=captions,
+        own=own,
     )
     return Workshop(
         recipe=recipe,
@@ -214,8 +218,28 @@ def assemble(
         to_batch=to_batch,
         steps=steps,
         captions=captions,
-        notes=tuple(notes),
+        trees=() if trees is None else trees.trees,
+        notes=(*source.notes, *(() if trees is None else trees.warnings)),
     )
+
+
+def _check_own(recipe: Recipe, own: type[Objective] | None) -> None:
+    if recipe.own_objective is not None and own is None:
+        raise RecipeError(
+            f"this recipe was trained with {recipe.own_objective}, which is no objective of ours",
+            hint="start it from the program that has that class (docs/training.md), or take "
+            "own_objective out",
+        )
+
+
+def _open_trees(
+    recipe: Recipe, data: SampleSource, own: type[Objective] | None
+) -> LoadedHierarchy | None:
+    """The recipe's trees, where the objective learns from them or batches bring siblings."""
+    is_treed = own is None and recipe.objective.name in TREED
+    if data.labels is None or not (is_treed or recipe.data.siblings > 1):
+        return None
+    return load_trees(recipe.data.hierarchy, data.labels)
 
 
 def _need_captions(recipe: Recipe, data: SampleSource) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate import Accelerator
 from filelock import FileLock, Timeout
 
 from robustzs.bundle.manifest import MANIFEST_NAME
@@ -111,49 +112,67 @@ def run_train(
         )
     clock = Clock()
     accelerator = make_accelerator(recipe.run)
+    is_main = accelerator.is_main_process
+    tell = say if is_main else _silent
+    shop = _open_shop(request, recipe, accelerator, clock, tell, progress, own)
+    result = _train(shop, accelerator, output, clock)
+    if is_main:
+        clock = _all_starts(clock, output)
+    if result.interrupted or not is_main:
+        return TrainOutcome(
+            summary=None, is_main=is_main, interrupted=result.interrupted, steps=result.steps
+        )
+    summary = conclude(shop, result, output, clock, progress=progress, say=tell)
+    return TrainOutcome(summary=summary, is_main=True, steps=result.steps)
+
+
+def _open_shop(
+    request: TrainRequest,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    clock: Clock,
+    say: Say,
+    progress: Progress,
+    own: type[Objective] | None,
+) -> Workshop:
+    """Everything before the first step, and what people should know of it."""
     place = Place(
         device=accelerator.device,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    tell = say if place.is_main else _silent
     with progress("captions") as report:
         shop = assemble(
             recipe, place, clock=clock, report=report if place.is_main else None, own=own
         )
     for note in shop.notes:
-        tell(note)
+        say(note)
     if place.is_main:
         for note in check_measurable(shop):
-            tell(note)
+            say(note)
         if not request.resume:
-            _start_over(output)
+            _start_over(request.output)
     accelerator.wait_for_everyone()
+    return shop
+
+
+def _train(shop: Workshop, accelerator: Accelerator, output: Path, clock: Clock) -> RunResult:
+    """All steps; afterwards every process is on its own."""
     trainer = Trainer(
         shop.objective,
         shop.loader,
-        recipe,
+        shop.recipe,
         output / RUN_FOLDER,
         to_batch=shop.to_batch,
         provenance=_provenance(shop),
         accelerator=accelerator,
-        progress=place.is_main,
+        progress=accelerator.is_main_process,
     )
     with clock.counts("training"):
         result = trainer.run()
     shop.loader.close()
     _leave_group()
-    if place.is_main:
-        clock = _all_starts(clock, output)
-    if result.interrupted or not place.is_main:
-        return TrainOutcome(
-            summary=None,
-            is_main=place.is_main,
-            interrupted=result.interrupted,
-            steps=result.steps,
-        )
-    summary = conclude(shop, result, output, clock, progress=progress, say=tell)
-    return TrainOutcome(summary=summary, is_main=True, steps=result.steps)
+    return result
 
 
 def conclude(
@@ -328,6 +347,7 @@ def _data_record(shop: Workshop) -> dict[str, Any]:
         "source": shop.recipe.data.source,
         "n": len(shop.data),
         "n_classes": None if labels is None else len(labels),
+        "trees": [tree.name for tree in shop.trees],
         "digest": shop.data.digest,
         "trouble": shop.loader.trouble.summary(),
     }
@@ -345,7 +365,11 @@ def _training_record(
         "threat": str(recipe.threat.build()),
         "steps": result.steps,
         "images_seen": result.steps * recipe.run.batch_size,
-        "data": {"n": len(shop.data), "digest": shop.data.digest},
+        "data": {
+            "n": len(shop.data),
+            "digest": shop.data.digest,
+            "trees": [tree.name for tree in shop.trees],
+        },
         "calibration": calibration_note(shop.source, shop.objective),
         "notes": list(shop.notes),
         "evaluation": _without_seconds(measured),

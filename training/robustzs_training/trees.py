@@ -1,7 +1,8 @@
 """The trees that a recipe names, over the classes of its data: one, or a forest.
 
-Cuts that a small tree does not have are left out and told: a recipe for a thousand classes then
-works with twenty.
+Cuts that a small tree does not have, and trees that come out the same as one before them, are left
+out and told: a recipe for a thousand classes then works with twenty. A forest of which no two
+trees are left is refused, since it would be another experiment than its name says.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import replace
 
 from robustzs.errors import UsageError
 from robustzs.hierarchy.cuts import cut_at_counts, cut_at_depths, with_other_parents
-from robustzs.hierarchy.load import LoadedHierarchy, load_hierarchy
+from robustzs.hierarchy.load import LoadedHierarchy, load_hierarchy, split_specs
 from robustzs.hierarchy.noun_index import NounIndex
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels import LabelSet
@@ -22,39 +23,78 @@ def load_trees(parts: Sequence[TreePart], labels: LabelSet) -> LoadedHierarchy:
     """Load, grow and cut a recipe's trees.
 
     Class names with several senses take the first, and such as WordNet lacks hang below the root:
-    both are among ``warnings``; how many they are is the data's to limit.
+    both are among ``warnings``, as are trees that were left out; how many names are lost is the
+    data's to limit.
 
     Args:
         parts: At least one.
         labels: The data's classes.
 
     Raises:
-        UsageError: No tree is left.
+        UsageError: No tree is left, or a single one where several were asked for.
         RobustZSError: Whatever :func:`load_hierarchy` raises.
     """
-    specs: list[str | Hierarchy] = []
     found: list[LoadedHierarchy] = []
+    trees: list[Hierarchy] = []
     warnings: list[str] = []
+    n_asked = 0
     for part in parts:
-        if not part.is_cut:
-            specs.append(part.tree)
-            continue
-        loaded = _load([part.tree], labels)
+        loaded = _load(split_specs(part.tree), labels)
         found.append(loaded)
+        n_asked += len(loaded.trees)
         for tree in loaded.trees:
             try:
-                specs.append(_cut(tree, part, warnings))
+                _add(trees, _cut(tree, part, warnings))
             except UsageError as error:
                 warnings.append(f"a tree of the recipe was left out: {error.message}")
-    if not specs:
-        raise UsageError(
-            f"no tree is left over {len(labels)} classes: {'; '.join(warnings)}",
-            hint="set data.hierarchy=wordnet, or name a file",
+    if not trees or (n_asked > 1 and len(trees) == 1):
+        raise _too_few(n_asked, trees, labels, warnings)
+    if len(trees) < n_asked:
+        names = ", ".join(tree.name for tree in trees)
+        warnings.append(
+            f"{len(trees)} of the recipe's {n_asked} trees stand over {len(labels)} classes, and "
+            f"the run trains on these alone: {names}"
         )
-    whole = _load(specs, labels)
+    whole = _load(trees, labels)
     resolutions = next((each.resolutions for each in [whole, *found] if each.resolutions), ())
     told = [text for each in [whole, *found] for text in each.warnings] + warnings
     return replace(whole, resolutions=resolutions, warnings=tuple(dict.fromkeys(told)))
+
+
+def _add(trees: list[Hierarchy], tree: Hierarchy) -> None:
+    """Add a tree to those before it.
+
+    Raises:
+        UsageError: One of them groups the classes the same way.
+    """
+    for other in trees:
+        if _groups(other) == _groups(tree):
+            raise UsageError(f"over these classes {tree.name!r} is the same as {other.name!r}")
+    trees.append(tree)
+
+
+def _groups(tree: Hierarchy) -> set[tuple[str, str, str]]:
+    """All that tells two trees over the same classes apart, but for their names."""
+    return {
+        (tree.ids[node], tree.prompts[node], "" if above < 0 else tree.ids[above])
+        for node, above in enumerate(tree.parent.tolist())
+    }
+
+
+def _too_few(
+    n_asked: int, trees: Sequence[Hierarchy], labels: LabelSet, warnings: Sequence[str]
+) -> UsageError:
+    if not trees:
+        return UsageError(
+            f"no tree is left over {len(labels)} classes: {'; '.join(warnings)}",
+            hint="set data.hierarchy=wordnet, or name a file",
+        )
+    return UsageError(
+        f"one of the recipe's {n_asked} trees is left over {len(labels)} classes, which is no "
+        f"forest: {'; '.join(warnings)}",
+        hint="train on more classes, name other trees or files in data.hierarchy, or take one "
+        "tree alone by data.hierarchy=wordnet",
+    )
 
 
 def _load(specs: Sequence[str | Hierarchy], labels: LabelSet) -> LoadedHierarchy:

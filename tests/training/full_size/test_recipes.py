@@ -25,13 +25,29 @@ from robustzs.bundle.store import Bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.full_size, pytest.mark.timeout(1800)]
 RECIPES = [name for name in builtin_names() if name != "quickstart"]  # which tests run in full
-# Siblings in pairs: trees have something to contrast at every level.
+# Siblings in pairs: trees have something to contrast at every level. Enough kinds of things that
+# all five trees of the forest can be made and differ.
 CLASSES = {
+    "n01440764": "tench",
+    "n01443537": "goldfish",
+    "n01530575": "brambling",
+    "n01531178": "goldfinch",
     "n02099601": "golden retriever",
     "n02099712": "labrador retriever",
     "n02123045": "tabby cat",
     "n02123159": "tiger cat",
+    "n02930766": "taxicab",
+    "n03100240": "convertible",
+    "n03417042": "garbage truck",
+    "n04467665": "semi-trailer truck",
 }
+FOREST = (
+    "wordnet",
+    "wordnet-other-parents",
+    "wordnet-depths-2-4-6-8",
+    "wordnet-depths-3-5-7-9",
+    "wordnet-classes-6",
+)
 EMBED_DIM = {"ViT-B-32": 512, "ViT-B-16": 512, "ViT-L-14": 768}
 MAX_PEAK_GB = 12.0
 PHOTO = Path("examples/photos/chelsea.png").resolve()
@@ -52,7 +68,7 @@ def make_pictures(folder: Path, per_class: int, seed: int) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``train`` and ``held-out`` pictures, and ``captions.jsonl`` for the former."""
     folder = tmp_path_factory.mktemp("data")
-    make_pictures(folder / "train", per_class=4, seed=0)
+    make_pictures(folder / "train", per_class=2, seed=0)
     make_pictures(folder / "held-out", per_class=1, seed=1)
     rows = [
         {
@@ -104,14 +120,17 @@ def test_two_steps_then_a_photo(name: str, data: Path, tmp_path: Path) -> None:
         tmp_path, "train", "--recipe", name, "--output", str(output), "--data", str(data / "train"),
         "--steps", "2", *settings(name, data),
     )  # fmt: skip
-    print(f"{name}: peak {peak:.1f} GB")
-    assert peak < MAX_PEAK_GB
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    print(f"{name}: peak {peak:.1f} GB; seconds {summary['seconds']}")
+    assert peak < MAX_PEAK_GB
     assert summary["steps"] == 2
     assert summary["recipe"] == name
     assert summary["final"]
     assert all(math.isfinite(value) for value in summary["final"].values())
     assert 0.0 <= summary["after"]["robust_accuracy"] <= summary["after"]["clean_accuracy"] <= 1.0
+    if recipe.objective.name in TREED:
+        stands = FOREST if len(recipe.data.hierarchy) > 1 else FOREST[:1]
+        assert tuple(summary["data"]["trees"]) == stands
 
     manifest = Bundle.load(output).manifest
     assert manifest.embed_dim == EMBED_DIM[recipe.model.source]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from robustzs_training.recipe_files import load_recipe
@@ -47,8 +48,37 @@ def test_what_a_small_tree_has_not_is_left_out_and_told():
     told = " ".join(loaded.warnings)
     assert "4 leaves: of its levels of 2, 100 classes 1 were kept" in told
     assert "left out" in told
+    names = ", ".join(tree.name for tree in loaded.trees)
+    assert loaded.warnings[-1].startswith("2 of the recipe's 3 trees stand over 4 classes")
+    assert loaded.warnings[-1].endswith(names)
     with pytest.raises(UsageError, match="no tree is left over 4 classes"):
         trees("[{depths: [40]}]")
+
+
+def test_a_tree_is_taken_once(tmp_path):
+    loaded = trees("[wordnet, flat, wordnet]")
+    assert len(loaded.trees) == 2
+    told = " ".join(loaded.warnings)
+    assert "'wordnet' is the same as 'wordnet'" in told
+    assert "2 of the recipe's 3 trees" in told
+
+    # The same groups by other words are another tree: the words are what images are aligned to.
+    whole = trees("wordnet").hierarchy
+    prompts = (f"some {whole.prompts[0]}", *whole.prompts[1:])
+    other = tmp_path / "other.json"
+    other.write_text(replace(whole, name="other", prompts=prompts).to_json(), encoding="utf-8")
+    again = tmp_path / "again.json"
+    again.write_text(replace(whole, name="again").to_json(), encoding="utf-8")
+    loaded = trees(json.dumps(["wordnet", str(other), str(again)]))
+    assert [tree.name for tree in loaded.trees] == ["wordnet", "other"]
+
+
+def test_a_forest_of_one_tree_is_refused():
+    with pytest.raises(UsageError, match="one of the recipe's 2 trees is left over 4 classes"):
+        trees("[wordnet, {depths: [40]}]")
+    with pytest.raises(UsageError, match="is the same as"):
+        trees("[wordnet, wordnet]")
+    assert len(trees("[wordnet]").trees) == 1
 
 
 def test_a_cut_of_a_file(tmp_path):
