@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from robustzs.errors import MissingExtraError
 
 
 def serve(
+    context: typer.Context,
     model: ModelOption = "robustzs-lite",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 3000,
@@ -21,29 +23,61 @@ def serve(
     ] = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys, made by `robustzs keys`.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Folder to keep label sets and hierarchies in.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
-    """Serve a model over HTTP with BentoML: POST /v1/classify.
+    """Serve a model over HTTP: POST /v1/classify, and a page at /.
 
-    The model is opened once here first, so that a wrong name or a broken bundle is told at once.
+    Every other setting is a variable ROBUSTZS_...: see docs/service-limits.md. The model, the
+    address and the files are checked first, so that what is wrong is told at once.
     """
     from importlib.util import find_spec
 
     if find_spec("bentoml") is None:
         raise MissingExtraError("bentoml", "serve")
+    from robustzs_serving import launch
+    from robustzs_serving.settings import ServiceSettings
+
     from robustzs.bundle.registry import resolve_model
     from robustzs.bundle.store import Bundle
 
-    path = Bundle.load(resolve_model(model)).path
-    environment = {
-        **os.environ,
-        "BENTOML_DO_NOT_TRACK": "True",
-        "ROBUSTZS_MODEL": str(path),
-        "ROBUSTZS_DEVICE": device,
-        "ROBUSTZS_THREADS": str(threads or 0),
-        "ROBUSTZS_WORKERS": str(workers),
+    options: dict[str, str | int | Path | None] = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "device": device,
+        "threads": threads,
+        "keys_file": keys,
+        "store_dir": store,
+        "log_format": log_format,
     }
-    command = [sys.executable, "-m", "bentoml", "serve", "robustzs_serving.service:RobustZS"]
-    command += ["--host", host, "--port", str(port)]
-    sys.stderr.write(f"robustzs serves {path.name} on http://{host}:{port}\n")
+    given = {"keys_file": "keys", "store_dir": "store"}
+    # A default of this command does not outweigh a variable.
+    chosen = {
+        name: value
+        for name, value in options.items()
+        if (source := context.get_parameter_source(given.get(name, name)))
+        and source.name == "COMMANDLINE"
+    }
+    environment = launch.service_environment(os.environ, chosen)
+    settings = ServiceSettings.from_env(environment)
+    settings = settings.model_copy(update={"host": launch.resolve_host(settings.host)})
+    environment["ROBUSTZS_HOST"] = settings.host
+    launch.check_address(settings.host, settings.port)
+    launch.check_files(settings)
+    bundle = Bundle.load(resolve_model(settings.model))
+    environment["ROBUSTZS_MODEL"] = str(bundle.path.absolute())
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    sys.stderr.write(
+        f"robustzs serves {bundle.manifest.name} ({bundle.digest[:12]}) "
+        f"on http://{shown}:{settings.port}\n"
+    )
     sys.stderr.flush()
-    os.execve(sys.executable, command, environment)  # signals reach the service itself
+    # The same process goes on as the service, so that signals reach it.
+    os.execve(sys.executable, launch.service_command(settings), environment)

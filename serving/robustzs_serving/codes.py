@@ -4,6 +4,7 @@ from __future__ import annotations
 
 CODES: dict[str, tuple[int, str]] = {
     # --- the request as such
+    "http-malformed": (400, "what came is no HTTP/1.1 request"),
     "body-malformed": (400, "the body is not the multipart or JSON that it says it is"),
     "field-unknown": (400, "a field that does not exist; the message names the closest one"),
     "field-repeated": (400, "a field that may be there once is there twice"),
@@ -17,6 +18,7 @@ CODES: dict[str, tuple[int, str]] = {
     "model-not-found": (404, "the service has another model than the one that is asked for"),
     "stored-not-found": (404, "nothing is stored under that id, for this key"),
     "method-not-allowed": (405, "the path exists, and not with this method; see `Allow`"),
+    "slow-headers": (408, "the request line and the headers came too slowly"),
     "slow-body": (408, "the body came too slowly"),
     "stored-damaged": (409, "what is stored is damaged; put it again, or delete it"),
     "precondition-failed": (412, "what is stored is not what `If-Match` or `If-None-Match` says"),

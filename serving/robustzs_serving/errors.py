@@ -76,6 +76,13 @@ class ServiceError(RobustZSError):
         self.headers = dict(headers or {})
 
 
+class HttpMalformedError(ServiceError):
+    """What came is no HTTP/1.1 request."""
+
+    code = "http-malformed"
+    status = 400
+
+
 class BodyMalformedError(ServiceError):
     """The body is not the multipart or JSON that it says it is."""
 
@@ -151,6 +158,13 @@ class MethodNotAllowedError(ServiceError):
 
     code = "method-not-allowed"
     status = 405
+
+
+class SlowHeadersError(ServiceError):
+    """The request line and the headers came too slowly."""
+
+    code = "slow-headers"
+    status = 408
 
 
 class SlowBodyError(ServiceError):

@@ -21,6 +21,7 @@ share_metrics()
 
 import bentoml
 
+from robustzs_serving import wire
 from robustzs_serving.app import Engine, create_app
 from robustzs_serving.errors import CODES
 from robustzs_serving.front import WholeApp
@@ -40,6 +41,7 @@ configure_logging(settings.log_format)
 tame_supervisor()
 app = create_app(settings)
 metrics = PrometheusMetrics(reasons=CODES)
+wire.install(settings.limits, metrics)
 
 
 def _readiness() -> Readiness:

@@ -156,7 +156,6 @@ class PrometheusMetrics(Metrics):
                     registry=self._registry,
                     multiprocess_mode="livesum" if spec.kind == "sum" else "livemax",
                 )
-        self.worker(ready=False)
 
     def render(self) -> bytes:
         """All numbers, of all workers, in Prometheus' text format."""

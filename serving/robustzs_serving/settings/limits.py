@@ -50,6 +50,20 @@ class Limits(_Frozen):
         32, description="nesting of a JSON document"
     )
 
+    # --- connections
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1_000, description="open at once in a process, busy or not; 429 above"
+    )
+    header_seconds: _Seconds = Field(
+        10.0, description="from a request's first byte to the end of its headers; 408 above"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        5, description="an idle connection is kept open (`robustzs serve`)"
+    )
+    drain_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        30, description="at a stop, for what was accepted to finish (`robustzs serve`)"
+    )
+
     # --- images
     max_images: Annotated[int, Field(ge=1, le=1_024)] = Field(
         32, description="images in one request; 413 above"
@@ -69,7 +83,7 @@ class Limits(_Frozen):
     # --- texts
     max_labels: _Count = Field(2_000, description="labels in one request; 422 above")
     max_label_chars: Annotated[int, Field(ge=1, le=512)] = Field(
-        200, description="characters of a name, prompt, id, alias or template; 422 above"
+        512, description="characters of a name, prompt, id, alias or template; 422 above"
     )
     max_prompts: _Count = Field(
         50_000,
