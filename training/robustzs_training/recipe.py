@@ -232,7 +232,10 @@ class RunPart(_Part):
     log_every: int = Field(10, ge=1, description="steps")
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ("tensorboard",)
     divergence_factor: float = Field(
-        20.0, gt=1.0, description="stop when the loss is so far above its own average"
+        20.0,
+        gt=1.0,
+        description="stop when the loss is so many times its running average; of a loss that has "
+        "been zero or below: so many of its usual steps above it",
     )
 
 

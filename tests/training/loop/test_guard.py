@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from robustzs_training.adapter import ClipAdapter
@@ -100,14 +101,59 @@ def test_the_average_forgets_and_is_unbiased_from_the_start() -> None:
     assert "20 times" in str(guard.problem(21.0, 1.0))
 
 
-def test_early_or_negative_losses_are_not_compared() -> None:
+def test_early_losses_are_not_compared() -> None:
     early = Guard(2.0, scaled=False)
     early.passed(1.0)
     assert early.problem(100.0, 1.0) is None
-    negative = Guard(2.0, scaled=False)
+
+
+def cosines(n_steps: int, *, seed: int = 0) -> list[float]:
+    """Losses as Sim-CLIP has them: from about 0 down to -0.9, with noise of 0.01."""
+    rng = np.random.default_rng(seed)
+    falling = -0.9 * (1.0 - np.exp(-np.arange(n_steps) / 20.0))
+    return (falling + rng.normal(0.0, 0.01, n_steps)).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_cosine_loss_that_goes_well_is_let_pass(seed: int) -> None:
+    guard = Guard(20.0, scaled=False)
+    for loss in cosines(600, seed=seed):
+        assert guard.problem(loss, 1.0) is None
+        guard.passed(loss)
+    assert guard.is_signed
+    assert guard.average == pytest.approx(-0.9, abs=0.01)
+    assert guard.spread == pytest.approx(0.008, abs=0.003)  # of normal noise: 0.8 deviations
+
+
+def test_a_cosine_loss_that_jumps_is_stopped() -> None:
+    guard = Guard(20.0, scaled=False)
+    for loss in cosines(600):
+        guard.passed(loss)
+    assert guard.problem(-0.8, 1.0) is None
+    assert "above its running average of -0.9" in str(guard.problem(0.0, 1.0))
+    again = Guard(20.0, scaled=False)
+    again.load_state_dict(json.loads(json.dumps(guard.state_dict())))
+    assert again.problem(0.0, 1.0) == guard.problem(0.0, 1.0)
+    assert again.problem(-0.8, 1.0) is None
+
+
+def test_a_loss_that_crosses_zero_is_not_measured_by_it() -> None:
+    guard = Guard(20.0, scaled=False)
+    for step in range(100):
+        guard.passed(0.5 if step % 2 else -0.499)
+    assert abs(guard.average or 1.0) < 0.05
+    assert guard.problem(5.0, 1.0) is None  # ten times the usual
+    assert guard.problem(15.0, 1.0) is not None
+
+
+def test_equal_losses_are_no_measure_of_spread() -> None:
+    constant, zero = Guard(20.0, scaled=False), Guard(20.0, scaled=False)
     for _ in range(50):
-        negative.passed(-1.0)
-    assert negative.problem(5.0, 1.0) is None
+        constant.passed(-1.0)
+        zero.passed(0.0)
+    assert constant.problem(-0.9, 1.0) is None  # a tenth is ten hundredths of the average
+    assert constant.problem(0.0, 1.0) is not None
+    assert zero.problem(1e9, 1.0) is None  # nothing to compare with
 
 
 def test_overflows_of_a_scaled_loss_are_normal_up_to_a_limit() -> None:

@@ -1,4 +1,9 @@
-"""When a run has gone wrong: not finite, or far above where it was."""
+"""When a run has gone wrong: not finite, or far above where it was.
+
+"Far above" is a factor on the running average of the loss. That has no meaning for a loss that
+comes to zero or below, such as Sim-CLIP's cosine in [-1, 1]: once a run has seen one, the factor is
+on the usual distance of a step's loss from that average, and the loss may rise by so much.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ from typing import Any
 
 _MEMORY = 0.98  # of the running average: the last fifty steps or so
 _FIRST_STEPS = 20  # until there is an average to compare with
+_LEAST_SPREAD = 0.01  # of the average: steps that happen to be equal are no measure
 MAX_SKIPPED = 20
 
 
@@ -53,7 +59,8 @@ class Guard:
     """Watches losses and gradients.
 
     Args:
-        factor: How far above its running average a loss may be.
+        factor: How many times its running average a loss may be; of a loss that has been zero or
+            below, by how many of its usual distances from that average it may be above it.
         scaled: Gradients are scaled (float16): some that overflow are part of finding the scale.
     """
 
@@ -62,7 +69,9 @@ class Guard:
         self.scaled = scaled
         self.n_steps = 0
         self.n_skipped = 0
+        self.is_signed = False
         self._weighted = 0.0
+        self._distances = 0.0
 
     @property
     def average(self) -> float | None:
@@ -70,6 +79,13 @@ class Guard:
         if self.n_steps == 0:
             return None
         return self._weighted / (1.0 - _MEMORY**self.n_steps)
+
+    @property
+    def spread(self) -> float | None:
+        """Running average of how far a loss was from the average before it."""
+        if self.n_steps < 2:
+            return None
+        return self._distances / (1.0 - _MEMORY ** (self.n_steps - 1))
 
     def problem(self, loss: float, grad_norm: float) -> str | None:
         """What is wrong with a step before it is taken, in a sentence; ``None`` if nothing is."""
@@ -83,31 +99,55 @@ class Guard:
             return f"the loss is {loss}"
         if not math.isfinite(grad_norm):
             return f"the norm of the gradient is {grad_norm}"
-        average = self.average
-        if self.n_steps < _FIRST_STEPS or average is None or average <= 0.0:
+        return self._too_high(loss)
+
+    def _too_high(self, loss: float) -> str | None:
+        average, spread = self.average, self.spread
+        if self.n_steps < _FIRST_STEPS or average is None or spread is None:
             return None
-        if loss <= self.factor * average:
+        if not self.is_signed:
+            if loss <= self.factor * average:
+                return None
+            return (
+                f"the loss is {loss:.4g}, more than {self.factor:g} times its running average of "
+                f"{average:.4g}"
+            )
+        usual = max(spread, _LEAST_SPREAD * abs(average))
+        if usual == 0.0 or loss <= average + self.factor * usual:
             return None
         return (
-            f"the loss is {loss:.4g}, more than {self.factor:g} times its running average of "
-            f"{average:.4g}"
+            f"the loss is {loss:.4g}, above its running average of {average:.4g} by more than "
+            f"{self.factor:g} times the usual {usual:.2g}"
         )
 
     def passed(self, loss: float) -> None:
         """A step was taken."""
+        average = self.average
+        if average is not None:
+            distance = abs(loss - average)
+            self._distances = _MEMORY * self._distances + (1.0 - _MEMORY) * distance
         self.n_skipped = 0
         self.n_steps += 1
+        self.is_signed = self.is_signed or loss <= 0.0
         self._weighted = _MEMORY * self._weighted + (1.0 - _MEMORY) * loss
 
     def state_dict(self) -> dict[str, float]:
         """As JSON has it."""
-        return {"steps": self.n_steps, "skipped": self.n_skipped, "weighted": self._weighted}
+        return {
+            "steps": self.n_steps,
+            "skipped": self.n_skipped,
+            "signed": self.is_signed,
+            "weighted": self._weighted,
+            "distances": self._distances,
+        }
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from there."""
         self.n_steps = int(state["steps"])
         self.n_skipped = int(state["skipped"])
+        self.is_signed = bool(state["signed"])
         self._weighted = float(state["weighted"])
+        self._distances = float(state["distances"])
 
 
 def advice(precision: str, *, clipped: bool) -> tuple[str, ...]:
