@@ -30,8 +30,10 @@ def main() -> None:
     settings = json.loads(sys.argv[-1])
     config = PreprocessConfig.model_validate(settings["preprocess"])
     limits = ImageLimits(**settings["limits"])
-    # Ctrl-C goes to the whole group; the service finishes what it accepted, so its decoders do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C goes to the whole group, and BentoML's supervisor asks the children of a worker to stop
+    # together with it; the service finishes what it accepted, so its decoders do.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
     _load_codecs(config, limits)
     _confine(settings["max_bytes"])
     connection = socket.socket(fileno=0)
