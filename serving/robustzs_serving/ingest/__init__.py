@@ -6,6 +6,8 @@ large is refused while it is read.
 """
 
 from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
+from robustzs_serving.ingest.costs import check_prompts, count_prompts
+from robustzs_serving.ingest.fetch import Fetcher
 from robustzs_serving.ingest.read import (
     read_classify,
     read_embed,
@@ -17,7 +19,10 @@ from robustzs_serving.ingest.read import (
 __all__ = [
     "ClassifyCall",
     "EmbedCall",
+    "Fetcher",
     "ImagePart",
+    "check_prompts",
+    "count_prompts",
     "read_classify",
     "read_embed",
     "read_hierarchy",

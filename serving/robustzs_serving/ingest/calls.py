@@ -63,6 +63,10 @@ class ClassifyCall:
     on_unknown: OnUnknown = "error"
     model: str | None = None
 
+    def with_images(self, images: tuple[ImagePart, ...]) -> ClassifyCall:
+        """The same question about other images."""
+        return replace(self, images=images)
+
     def resolved(
         self,
         *,
