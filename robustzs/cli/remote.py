@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from robustzs.errors import BundleOriginError, ImageError, MissingExtraError, ServerError
+from pydantic import ValidationError
+
+from robustzs.errors import (
+    BundleOriginError,
+    ImageError,
+    MissingExtraError,
+    ServerError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
+    import robustzs_client
+
     from robustzs.answer import Answer, AnswerError
     from robustzs.images.sources import ImageSource
     from robustzs.labels.label_set import LabelSet
 
 NAMED_TREES = frozenset({"wordnet", "wordnet-nouns", "flat"})
+KEY_VARIABLE = "ROBUSTZS_API_KEY"
+"""Where the API key is taken from; on a command line, everybody on the machine could read it."""
+
 _MAX_IMAGES_PER_REQUEST = 16
 
 
@@ -33,9 +46,10 @@ def ask_server(
     Raises:
         BundleOriginError: the service answers with another model than ``expect_digest`` names.
         ServerError: no answer came, or the service refused the request as a whole.
+        UsageError: ``url`` is not an address.
     """
     try:
-        from robustzs_client import APIError, Client, RobustZSClientError
+        from robustzs_client import APIError, Batching, Client, RobustZSClientError
     except ImportError as error:
         raise MissingExtraError("robustzs_client", "cpu") from error
 
@@ -48,46 +62,61 @@ def ask_server(
         "hierarchy": trees,
         **options,
     }
-    size = min(batch_size, _MAX_IMAGES_PER_REQUEST)
-    remaining = iter(sources)
-    with Client(url) as client:
-        while batch := list(islice(remaining, size)):
-            try:
-                for row in _one_request(client, batch, request):
-                    _check_origin(row, wanted, url)
-                    yield _with_warnings(row, warnings)
-            except APIError as error:
-                hint = "try again later" if error.status in (429, 503) else ""
-                raise ServerError(str(error), status=error.status, hint=hint) from error
-            except RobustZSClientError as error:
-                raise ServerError(
-                    str(error), hint=f"is a robustzs service listening at {url}?"
-                ) from error
-
-
-def _one_request(
-    client: Any, batch: Sequence[ImageSource], request: dict[str, Any]
-) -> Iterator[Answer | AnswerError]:
-    from robustzs.answer import Answer, AnswerError, ErrorBody
-
-    rows: list[Answer | AnswerError | None] = [None] * len(batch)
-    images: list[bytes] = []
-    sent: list[int] = []
-    for position, source in enumerate(batch):
+    batching = Batching(max_images=min(batch_size, _MAX_IMAGES_PER_REQUEST))
+    try:
+        client = Client(url, api_key=os.environ.get(KEY_VARIABLE) or None, batching=batching)
+    except ValueError as error:
+        raise UsageError(str(error), hint="--server http://127.0.0.1:3000") from error
+    with client:
         try:
-            images.append(source.read())
-            sent.append(position)
+            for given in client.classify_stream(_read_sources(sources), **request):
+                row = _as_core(given, url)
+                _check_origin(row, wanted, url)
+                yield _with_warnings(row, warnings)
+        except APIError as error:
+            raise ServerError(str(error), status=error.status, hint=_hint(error)) from error
+        except RobustZSClientError as error:
+            raise ServerError(
+                str(error), hint=f"is a robustzs service listening at {url}?"
+            ) from error
+
+
+def _read_sources(
+    sources: Iterable[ImageSource],
+) -> Iterator[robustzs_client.NamedImage | robustzs_client.AnswerError]:
+    """Images as the local command reads them, with its words for those that it cannot read."""
+    from robustzs_client import AnswerError, ErrorBody, NamedImage
+
+    for source in sources:
+        try:
+            yield NamedImage(source.name, source.read())
         except ImageError as error:
             body = ErrorBody(code=error.code, message=str(error))
-            rows[position] = AnswerError(image=source.name, error=body)
-    if images:
-        names = [batch[position].name for position in sent]
-        for position, result in zip(
-            sent, client.classify_many(images, names=names, **request), strict=True
-        ):
-            kind = Answer if hasattr(result, "prediction") else AnswerError
-            rows[position] = kind.model_validate(result.model_dump())
-    return (row for row in rows if row is not None)
+            yield AnswerError(image=source.name, error=body)
+
+
+def _as_core(row: robustzs_client.Row, url: str) -> Answer | AnswerError:
+    """The row in core's own types, which the writers take.
+
+    Raises:
+        ServerError: a score is missing, or the service is of another version.
+    """
+    from robustzs.answer import Answer, AnswerError
+
+    kind = Answer if hasattr(row, "prediction") else AnswerError
+    try:
+        return kind.model_validate(row.model_dump())
+    except ValidationError as error:
+        raise ServerError(
+            f"the answer of {url} cannot be shown: it lacks scores, or is of another version",
+            hint="a service that withholds scores is asked with curl or robustzs_client",
+        ) from error
+
+
+def _hint(error: robustzs_client.APIError) -> str:
+    if error.status in (429, 503):
+        return "try again later"
+    return f"set {KEY_VARIABLE}" if error.status == 401 else ""
 
 
 def _label_objects(labels: LabelSet) -> list[dict[str, Any]]:

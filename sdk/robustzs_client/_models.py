@@ -1,16 +1,26 @@
 """The service's answers as typed objects.
 
-The same words as the service's published schema (a test holds the two together). Fields that a
-newer service adds are ignored, so that an older client keeps working.
+The same words as the service's published schemas (a test holds the two together). Fields that a
+newer service adds are ignored, so that an older client keeps working. Where a service withholds its
+scores, they are ``nan`` here.
 """
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+Score = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+"""A probability or similarity; ``nan`` where the service withholds it, null in JSON."""
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Validators are built when they are first needed: importing the package stays cheap.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", defer_build=True, protected_namespaces=()
+    )
 
 
 class ModelRef(_Model):
@@ -47,13 +57,13 @@ class Node(_Model):
     name: str
     synset: str | None = None
     depth: int
-    probability: float
+    probability: Score
 
 
 class PathNode(Node):
     """A node on the path from the root to a leaf."""
 
-    conditional_probability: float
+    conditional_probability: Score
 
 
 class Prediction(Node):
@@ -80,14 +90,14 @@ class Answer(_Model):
     image: str
     model: ModelRef
     hierarchy: HierarchyRef
-    strategy: str
+    strategy: str = "marginal"
     stop: Stop
     prediction: Prediction
     path: tuple[PathNode, ...]
     flat_top1: Node
     top_k: tuple[Node, ...]
     alternatives: tuple[Node, ...] = ()
-    similarity: float
+    similarity: Score
     rejected: bool = False
     low_confidence: bool = False
     warnings: tuple[str, ...] = ()
@@ -102,7 +112,71 @@ class ErrorBody(_Model):
 
 
 class AnswerError(_Model):
-    """One image that could not be classified."""
+    """One image that could not be classified, or embedded."""
 
     image: str
     error: ErrorBody
+
+
+class Embedding(_Model):
+    """Raw features of one image or text, of ``dim`` numbers: scoring normalises or lifts them.
+
+    Attributes:
+        name: Path or other name of the image; the text itself.
+        model: Which model made them.
+        embedding: The numbers.
+    """
+
+    name: str
+    model: ModelRef
+    embedding: tuple[float, ...]
+
+
+class ModelDetails(_Model):
+    """A model of the service, and what runs it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    digest: str
+    provider: str
+    precision: str | None = None
+    text_precision: str | None = None
+    image_size: tuple[int, int] | None = None
+    embed_dim: int | None = None
+    card: dict[str, Any] | None = None
+
+
+class StoredInfo(_Model):
+    """Something that the service keeps under an id.
+
+    Attributes:
+        etag: Changes with the content; give it as ``if_match`` to change only what you know.
+    """
+
+    id: str
+    etag: str
+    bytes: int
+    created_at: datetime
+    modified_at: datetime
+
+
+class StoredDocument(_Model):
+    """A label set or hierarchy as the service keeps it, and the tag of what it is."""
+
+    id: str
+    etag: str
+    document: Any
+
+
+class Readiness(_Model):
+    """Whether the service takes work.
+
+    Attributes:
+        ready: Whether it does.
+        status: HTTP status of the answer.
+        detail: What it said.
+    """
+
+    ready: bool
+    status: int
+    detail: dict[str, Any] = {}
