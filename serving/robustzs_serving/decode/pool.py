@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from robustzs_serving.errors import (
     ShuttingDownError,
 )
 from robustzs_serving.observe.metrics import Metrics
+
+_logger = logging.getLogger(__name__)
+_WATCH_SECONDS = 1.0
 
 
 @dataclass
@@ -69,6 +73,7 @@ class DecodePool:
         self._max_inside = n + max_waiting
         self._n_inside = 0
         self._closing = False
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -90,6 +95,7 @@ class DecodePool:
         started = [loop.run_in_executor(self._threads, slot.start) for slot in self._slots]
         await asyncio.gather(*started)
         self._metrics.decoders(len(self.pids))
+        self._watching = loop.create_task(self._watch(), name="decoders")
 
     async def decode(self, data: bytes, *, deadline: float) -> UInt8Array:
         """Pixels ``[3, H, W]`` as bytes; divided by 255 in float32 they are the model's.
@@ -134,6 +140,8 @@ class DecodePool:
     async def close(self) -> None:
         """Take nothing new, finish what was accepted, end the processes."""
         self._closing = True
+        if self._watching is not None:
+            self._watching.cancel()
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(None, self._threads.shutdown)
         await asyncio.gather(*(loop.run_in_executor(None, slot.end) for slot in self._slots))
@@ -158,6 +166,30 @@ class DecodePool:
             raise
         finally:
             self._free.put(slot)
+
+    async def _watch(self) -> None:
+        """Replace processes that died while they were idle, so that readiness comes back."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if len(self.pids) < len(self._slots):
+                revived = [loop.run_in_executor(self._threads, self._revive) for _ in self._slots]
+                await asyncio.wait(revived)
+                for work in revived:
+                    self._report(work.exception())
+            self._metrics.decoders(len(self.pids))
+
+    def _revive(self) -> None:
+        slot = self._free.get()
+        try:
+            slot.start()
+        finally:
+            self._free.put(slot)
+
+    @staticmethod
+    def _report(error: BaseException | None) -> None:
+        if error is not None:
+            _logger.error("a decode process cannot be replaced: %s", error)
 
     def _finished(self, work: asyncio.Future[UInt8Array]) -> None:
         self._n_inside -= 1

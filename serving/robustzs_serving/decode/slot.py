@@ -68,9 +68,11 @@ class DecodeSlot:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that takes work, ``None`` where there is none."""
+        """Of the process that takes work, ``None`` where there is none, or it is not warm yet."""
         process = self._process
-        return None if process is None or process.poll() is not None else process.pid
+        if process is None or not self._ready or process.poll() is not None:
+            return None
+        return process.pid
 
     def start(self) -> None:
         """Start a process, if there is none, and wait until it is warm.
@@ -80,10 +82,13 @@ class DecodeSlot:
         """
         if self._process is not None and self._process.poll() is not None:
             self._replace("crashed")  # while it was idle: no image's fault
-        if self._connection is None:
-            self._spawn()
-        if not self._ready:
-            self._wait_until_ready()
+        for is_last in (False, True):
+            if self._connection is None:
+                self._spawn()
+            if self._ready or self._becomes_ready():
+                return
+            if is_last:
+                raise _unavailable()
 
     def decode(self, data: bytes) -> UInt8Array:
         """Pixels ``[3, H, W]`` of one image file, not yet divided by 255.
@@ -165,17 +170,18 @@ class DecodeSlot:
         self._connection = ours
         self._ready = False
 
-    def _wait_until_ready(self) -> None:
+    def _becomes_ready(self) -> bool:
+        """Wait for the greeting of a process; one that sends none is killed."""
         connection = self._connection
         try:
-            if connection is None:
-                raise wire.Gone("no connection")
-            if wire.read(connection, 1, time.monotonic() + _START_SECONDS) != wire.READY:
-                raise wire.Gone("a greeting that is none")
+            if connection is not None:
+                greeting = wire.read(connection, 1, time.monotonic() + _START_SECONDS)
+                self._ready = greeting == wire.READY
         except (wire.Gone, TimeoutError) as error:
+            _logger.warning("a decode process did not come up: %s", error or "too slow")
+        if not self._ready:
             self._kill()
-            raise _unavailable() from error
-        self._ready = True
+        return self._ready
 
     def _replace(self, reason: Literal["timeout", "crashed"]) -> None:
         """Kill the process and start another, which warms up while this thread goes on."""

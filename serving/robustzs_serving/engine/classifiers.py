@@ -67,6 +67,9 @@ class Classifiers:
         """
         if call.label_set_id is not None or call.hierarchy_id is not None:
             raise UsageError("a call still names what is stored", hint="resolve it first")
+        for tree in call.hierarchy or ():
+            if isinstance(tree, str) and tree not in BUILT_IN:  # core would open it as a file
+                raise UsageError(f"unknown hierarchy {tree[:64]!r}", hint=", ".join(BUILT_IN))
         key = call.cache_key
         kept = self._kept.get(key)
         self._metrics.looked_up("classifiers", hit=kept is not None)
@@ -102,15 +105,11 @@ class Classifiers:
         """In a thread of a lane."""
         started = time.monotonic()
         count = _Count()
-        trees = call.hierarchy
-        for tree in trees or ():
-            if isinstance(tree, str) and tree not in BUILT_IN:  # never a path
-                raise UsageError(f"unknown hierarchy {tree[:64]!r}", hint=", ".join(BUILT_IN))
         classifier = Classifier(
             self._embedder,
             call.options,
             labels=call.labels,
-            hierarchy=trees,
+            hierarchy=call.hierarchy,
             templates=call.templates,
             on_ambiguous=call.on_ambiguous,
             on_unknown=call.on_unknown,
