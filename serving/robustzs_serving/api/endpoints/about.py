@@ -1,0 +1,50 @@
+"""What the service says of itself: its model, its error codes, its OpenAPI file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from robustzs.errors import ModelNotFoundError
+from robustzs_serving.api.context import Context
+from robustzs_serving.errors import quoted
+
+
+async def models(request: Request, context: Context) -> Response:
+    """The models of this service: one."""
+    return JSONResponse({"models": [_details(context)]})
+
+
+async def model(request: Request, context: Context) -> Response:
+    """One model by its name or an alias."""
+    name = request.path_params["name"]
+    description = context.engine.description
+    if name not in description.names:
+        raise ModelNotFoundError(
+            f"there is no model {quoted(name)} here", hint=f"this is {description.name}"
+        )
+    return JSONResponse(_details(context))
+
+
+async def openapi(request: Request, context: Context) -> Response:
+    """The OpenAPI document, with the limits of this service."""
+    from robustzs_serving.api.openapi import openapi as document
+
+    return JSONResponse(document(context.settings))
+
+
+def _details(context: Context) -> dict[str, Any]:
+    about = context.engine.description
+    return {
+        "name": about.name,
+        "aliases": [name for name in about.names if name != about.name],
+        "digest": about.digest,
+        "provider": about.provider,
+        "precision": about.precision,
+        "text_precision": about.text_precision,
+        "image_size": list(about.image_size),
+        "embed_dim": about.embed_dim,
+        "card": about.card,
+    }

@@ -1,0 +1,84 @@
+"""``POST /v1/classify`` and Hugging Face's form of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from robustzs.answer import Answer
+from robustzs_serving.api.context import Context, deadline, elapsed_ms, key_id, request_id
+from robustzs_serving.edge import apply_scores
+from robustzs_serving.engine import ErrorRow
+from robustzs_serving.errors import ScoresWithheldError, problem_of
+from robustzs_serving.ingest import ClassifyCall, check_prompts, read_classify, read_zero_shot
+from robustzs_serving.settings import ScorePolicy
+
+Row = Answer | ErrorRow
+
+
+async def classify(request: Request, context: Context) -> Response:
+    """Classify one image or several."""
+    call = await read_classify(request, context.settings)
+    rows = await _answer(request, context, call)
+    if len(rows) == 1 and isinstance(rows[0], ErrorRow):
+        raise rows[0].error
+    policy = context.settings.score_policy
+    body = {
+        "request_id": request_id(request),
+        "results": [result(index, row, policy) for index, row in enumerate(rows)],
+        "timing": {"total_ms": elapsed_ms(request, context.settings)},
+    }
+    failed = any(isinstance(row, ErrorRow) for row in rows)
+    return JSONResponse(body, status_code=207 if failed else 200)
+
+
+async def zero_shot(request: Request, context: Context) -> Response:
+    """Classify one image, asked and answered as by Hugging Face's API."""
+    policy = context.settings.score_policy
+    if policy.kind == "withheld":
+        raise ScoresWithheldError(
+            "this route answers with scores, which this service withholds",
+            hint="POST /v1/classify answers without them",
+        )
+    call = await read_zero_shot(request, context.settings)
+    (row,) = await _answer(request, context, call)
+    if isinstance(row, ErrorRow):
+        raise row.error
+    shown = apply_scores(policy, row.model_dump(mode="json", include={"top_k"}))
+    return JSONResponse(
+        [{"label": node["name"], "score": node["probability"]} for node in shown["top_k"]]
+    )
+
+
+def result(index: int, row: Row, policy: ScorePolicy) -> dict[str, Any]:
+    """One of ``results``: the Answer or the error, its place, and how it went.
+
+    Args:
+        index: place in the request; what the Answer calls its image, too, since a service does not
+            learn the names of files.
+        row: from the engine.
+        policy: what is shown of scores.
+    """
+    if isinstance(row, ErrorRow):
+        problem = problem_of(row.error)
+        return {
+            "index": index,
+            "status": "error",
+            "image": str(index),
+            "error": {"code": problem.code, "message": problem.message},
+        }
+    shown = apply_scores(policy, row.model_dump(mode="json"))
+    return {"index": index, "status": "ok", **shown, "image": str(index)}
+
+
+async def _answer(request: Request, context: Context, call: ClassifyCall) -> Sequence[Row]:
+    key = key_id(request)
+    if call.label_set_id is not None or call.hierarchy_id is not None:
+        call = await anyio.to_thread.run_sync(context.library.resolve, call, key)
+        check_prompts(call, context.settings.limits)
+    when = deadline(request, context.settings)
+    return await context.engine.classify(call, deadline=when, key_id=key)
