@@ -22,16 +22,14 @@ share_metrics()
 import bentoml
 
 from robustzs_serving import wire
-from robustzs_serving.app import Engine, create_app
+from robustzs_serving.app import create_app
 from robustzs_serving.errors import CODES
 from robustzs_serving.front import WholeApp
 from robustzs_serving.observe import (
     PrometheusMetrics,
-    Readiness,
     close_tracing,
     configure_logging,
     configure_tracing,
-    observe_routes,
 )
 from robustzs_serving.settings import ServiceSettings
 from robustzs_serving.supervisor import end_with_parent, tame_supervisor
@@ -39,20 +37,9 @@ from robustzs_serving.supervisor import end_with_parent, tame_supervisor
 settings = ServiceSettings.from_env()
 configure_logging(settings.log_format)
 tame_supervisor()
-app = create_app(settings)
 metrics = PrometheusMetrics(reasons=CODES)
+app = create_app(settings, metrics=metrics)
 wire.install(settings.limits, metrics)
-
-
-def _readiness() -> Readiness:
-    holds = getattr(app.state, "engine", None) is not None
-    return Readiness(
-        model_verified=holds, warmed_up=holds, provider_as_asked=holds, decoders_alive=holds
-    )
-
-
-if not any(getattr(route, "path", "") == "/readyz" for route in app.routes):
-    app.router.routes[:0] = observe_routes(metrics, _readiness)
 
 
 @bentoml.service(
@@ -74,12 +61,10 @@ class RobustZS:
         end_with_parent()
         configure_logging(settings.log_format)
         configure_tracing(settings.trace_endpoint)
-        app.state.engine = Engine(settings)
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Free the model."""
-        app.state.engine.close()
+        """Send the last traces."""
         close_tracing()
 
 

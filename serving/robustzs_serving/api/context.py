@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -12,7 +14,7 @@ from robustzs_serving.settings import ServiceSettings
 from robustzs_serving.stored.library import Library
 
 if TYPE_CHECKING:
-    from robustzs_serving.engine import Engine
+    from robustzs_serving.engine import Description, Engine
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,22 @@ class Context:
     engine: Engine
     library: Library
     settings: ServiceSettings
+
+    @cached_property
+    def description(self) -> Description:
+        """The model that answers; its card is read once.
+
+        Raises:
+            NotReadyError: it is not loaded.
+        """
+        return self.engine.description
+
+    @cached_property
+    def openapi(self) -> bytes:
+        """The OpenAPI document; takes a second to make, the first time."""
+        from robustzs_serving.api.openapi import openapi
+
+        return json.dumps(openapi(self.settings), ensure_ascii=False).encode("utf-8")
 
 
 def request_id(request: Request) -> str:

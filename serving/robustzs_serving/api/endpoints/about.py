@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -20,7 +21,7 @@ async def models(request: Request, context: Context) -> Response:
 async def model(request: Request, context: Context) -> Response:
     """One model by its name or an alias."""
     name = request.path_params["name"]
-    description = context.engine.description
+    description = context.description
     if name not in description.names:
         raise ModelNotFoundError(
             f"there is no model {quoted(name)} here", hint=f"this is {description.name}"
@@ -30,13 +31,12 @@ async def model(request: Request, context: Context) -> Response:
 
 async def openapi(request: Request, context: Context) -> Response:
     """The OpenAPI document, with the limits of this service."""
-    from robustzs_serving.api.openapi import openapi as document
-
-    return JSONResponse(document(context.settings))
+    content = await anyio.to_thread.run_sync(lambda: context.openapi)
+    return Response(content, media_type="application/json")
 
 
 def _details(context: Context) -> dict[str, Any]:
-    about = context.engine.description
+    about = context.description
     return {
         "name": about.name,
         "aliases": [name for name in about.names if name != about.name],

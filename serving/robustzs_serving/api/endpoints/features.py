@@ -31,7 +31,7 @@ async def embed(request: Request, context: Context) -> Response:
     if len(found.images) == 1 and not call.texts and isinstance(found.images[0], ErrorRow):
         raise found.images[0].error
     encode = as_base64 if call.encoding == "base64" else as_list
-    model = context.engine.description
+    model = context.description
     body = {
         "request_id": request_id(request),
         "model": {"name": model.name, "digest": model.digest},
