@@ -46,6 +46,8 @@ class DecodePool:
         limits: on every image.
         seconds: that one image may take, > 0.
         max_waiting: images that may wait for a process, >= 1.
+        memory_bytes: address space that a process may have; by default what the largest image of
+            ``limits`` needs.
         metrics: what is counted.
     """
 
@@ -57,6 +59,7 @@ class DecodePool:
         seconds: float = 10.0,
         *,
         max_waiting: int = 256,
+        memory_bytes: int | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         if n < 1 or max_waiting < 1 or not seconds > 0.0:
@@ -65,7 +68,9 @@ class DecodePool:
                 "all must be above 0"
             )
         self._metrics = metrics or Metrics()
-        self._slots = [DecodeSlot(preprocess, limits, seconds, self._metrics) for _ in range(n)]
+        self._slots = [
+            DecodeSlot(preprocess, limits, seconds, memory_bytes, self._metrics) for _ in range(n)
+        ]
         self._free: queue.SimpleQueue[DecodeSlot] = queue.SimpleQueue()
         for slot in self._slots:
             self._free.put(slot)

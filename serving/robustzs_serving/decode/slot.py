@@ -46,11 +46,18 @@ class DecodeSlot:
         preprocess: rule of the model.
         limits: on every image.
         seconds: that one image may take.
+        memory_bytes: address space that the process may have; by default what the largest image
+            of ``limits`` needs.
         metrics: what is counted.
     """
 
     def __init__(
-        self, preprocess: PreprocessConfig, limits: ImageLimits, seconds: float, metrics: Metrics
+        self,
+        preprocess: PreprocessConfig,
+        limits: ImageLimits,
+        seconds: float,
+        memory_bytes: int | None,
+        metrics: Metrics,
     ) -> None:
         self._size = preprocess.image_size
         self._seconds = seconds
@@ -59,7 +66,7 @@ class DecodeSlot:
             {
                 "preprocess": preprocess.model_dump(mode="json"),
                 "limits": asdict(limits),
-                "max_bytes": limits.max_pixels * _BYTES_PER_PIXEL + _BYTES_BESIDE,
+                "max_bytes": memory_bytes or limits.max_pixels * _BYTES_PER_PIXEL + _BYTES_BESIDE,
             }
         )
         self._process: subprocess.Popen[bytes] | None = None

@@ -38,7 +38,6 @@ from robustzs.errors import (
 )
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.decode import decode_image
-from robustzs.images.limits import ImageLimits
 from robustzs.images.preprocess import preprocess
 
 PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
@@ -129,7 +128,7 @@ def test_every_value_of_a_byte_comes_back_from_float32() -> None:
         (b"hello", ImageFormatError),
         (photo()[:2000], ImageTruncatedError),
         (b"\xff\xd8\xff\xd9" + bytes(100), ImageDecodeError),
-        (slow_png(8000)[:200], ImageTooLargeError),
+        (SLOW[:16] + struct.pack(">II", 9000, 9000) + SLOW[24:200], ImageTooLargeError),
     ],
 )
 def test_refusals_are_the_errors_of_core_word_for_word(data: bytes, kind: type[ImageError]) -> None:
@@ -275,16 +274,15 @@ def test_memory_returns_after_large_images() -> None:
     assert after - before < 16e6
 
 
-def test_an_image_beyond_the_memory_of_a_decoder_is_refused_not_fatal() -> None:
-    limits = ImageLimits(max_pixels=10**12, max_bytes=10**9)
-
+def test_an_image_beyond_the_memory_of_a_decoder_is_refused_and_its_process_lives() -> None:
     async def decode(pool: DecodePool) -> None:
         before = pool.pids
-        with pytest.raises(ImageError):
-            await pool.decode(slow_png(200_000)[:60] + bytes(100), deadline=soon())
+        with pytest.raises(ImageTooLargeError, match="memory"):
+            await pool.decode(SLOW, deadline=soon())
+        assert (await pool.decode(photo(), deadline=soon())).shape == (3, 224, 224)
         assert pool.pids == before
 
-    with_pool(decode, limits=limits)
+    with_pool(decode, memory_bytes=220_000_000, seconds=60.0)
 
 
 def test_a_decoder_imports_only_what_decoding_needs() -> None:
