@@ -93,6 +93,19 @@ TowerOption = Annotated[
     str, typer.Option(help="Warn of captions too long for it: clip, or a bundle.")
 ]
 
+HELP = """Write a caption for each image of a folder; a run that was stopped goes on.
+
+Exit code 1 if an image has no caption at the end.
+
+\b
+Examples:
+  robustzs caption train/ -o captions.parquet
+  robustzs caption train/ -o captions.parquet --source transformers
+  robustzs caption train/ -o captions.jsonl --source openai \\
+      --url http://localhost:8000/v1 \\
+      --model OpenGVLab/InternVL2_5-8B --concurrency 32
+"""
+
 
 def caption(
     images: ImagesArgument,
@@ -119,16 +132,7 @@ def caption(
     force: ForceOption = False,
     tower: TowerOption = "clip",
 ) -> None:
-    """Write a caption for each image of a folder; a run that was stopped goes on.
-
-    Exit code 1 if an image has no caption at the end.
-
-    Examples:
-      robustzs caption train/ -o captions.parquet
-      robustzs caption train/ -o captions.parquet --source transformers
-      robustzs caption train/ -o captions.jsonl --source openai --url http://localhost:8000/v1
-      --model OpenGVLab/InternVL2_5-8B --concurrency 32
-    """
+    """Write captions; people read :data:`HELP`."""
     try:
         from robustzs_training.captions.command import CaptionArguments, run_caption
         from robustzs_training.captions.run import Prices
@@ -160,11 +164,15 @@ def caption(
     )
     with _progress() as report:
         result = run_caption(arguments, report)
+    _tell(result)
+    if result.summary.captioned < result.summary.total:
+        raise typer.Exit(1)
+
+
+def _tell(result: CaptionResult) -> None:
     for line in _lines(result):
         sys.stderr.write(f"{terminal_safe(line)}\n")
     sys.stdout.write(f"{terminal_safe(str(result.output))}\n")
-    if result.summary.captioned < result.summary.total:
-        raise typer.Exit(1)
 
 
 def _lines(result: CaptionResult) -> Iterator[str]:

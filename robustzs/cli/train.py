@@ -72,6 +72,40 @@ ShowOption = Annotated[
     str | None, typer.Option("--show", metavar="NAME", help="Print a recipe and stop.")
 ]
 
+# No line is longer than a terminal of 80 columns shows.
+HELP = """Harden a model against adversarial images, measure the gain, export it.
+
+\b
+1. See it work: minutes on two cores, no data of yours, no download.
+     robustzs train --recipe quickstart --output hardened
+     robustzs classify photo.jpg --model hardened --hierarchy wordnet
+2. Your images: a folder for each class in photos/train, and others in
+   photos/val to be measured on. Look at the plan first; it costs one step.
+     robustzs train -r quickstart --data photos/ -o mine --dry-run
+     robustzs train -r quickstart --data photos/ -o mine
+3. Another recipe, and what is in it. --set changes any line of it.
+     robustzs train --list
+     robustzs train --show qt-aft-vit-b-16
+     robustzs train -r fare -d photos/ -o out --set threat.eps=2/255
+4. Captions, for the recipes named qt-aft: by a vision-language model, or
+   from WordNet.
+     robustzs caption photos/train --source gloss -o captions.jsonl
+     robustzs train -r qt-aft-vit-b-16 -d photos/ -o out \\
+         -s data.captions=captions.jsonl
+5. All GPUs of a machine; the batch is shared out among them.
+     torchrun --nproc-per-node 8 -m robustzs train \\
+         -r qt-aft-vit-b-16 -d imagenet/train -o out
+
+\b
+Ctrl-C, a crash or a reboot cost the steps since the last checkpoint, no
+more: the same command goes on from there. DIR then holds
+  the model         for `classify`, `serve` and `train --model DIR`
+  summary.json      accuracy before and after, clean and attacked
+  run/              checkpoints, logs, the recipe as it was resolved
+
+docs/training.md tells the rest.
+"""
+
 
 def train(
     recipe: RecipeOption = None,
@@ -90,33 +124,7 @@ def train(
     list_recipes: ListOption = False,
     show: ShowOption = None,
 ) -> None:
-    """Harden a model against adversarial images, measure what it gained, and export it.
-
-    \b
-    1. See it work: minutes on two cores, no data of yours, no download of weights.
-         robustzs train --recipe quickstart --output hardened
-         robustzs classify photo.jpg --model hardened --hierarchy wordnet
-    2. Your images: a folder for each class in photos/train, others in photos/val to be
-       measured on. Look at the plan first; it costs one step.
-         robustzs train -r quickstart --data photos/ -o mine --dry-run
-         robustzs train -r quickstart --data photos/ -o mine
-    3. Another recipe, and what is in it. --set changes any line of it.
-         robustzs train --list
-         robustzs train --show qt-aft-vit-b-16
-         robustzs train -r fare -d photos/ -o out --set threat.eps=2/255
-    4. Captions, for the recipes named qt-aft: by a vision-language model, or from WordNet.
-         robustzs caption photos/train --source gloss -o captions.jsonl
-         robustzs train -r qt-aft-vit-b-16 -d photos/ -o out \\
-             -s data.captions=captions.jsonl
-    5. All GPUs of a machine; the batch is shared out among them.
-         torchrun --nproc-per-node 8 -m robustzs train \\
-             -r qt-aft-vit-b-16 -d imagenet/train -o out
-
-    Ctrl-C, a crash or a reboot lose nothing but the steps since the last checkpoint: the same
-    command goes on. DIR holds the model (for `classify`, `serve` and `train --model DIR`),
-    summary.json (accuracy before and after, clean and attacked) and run/ (checkpoints, logs).
-    docs/training.md tells the rest.
-    """  # noqa: D301
+    """Harden a model, measure what it gained, and export it; people read :data:`HELP`."""
     try:
         import robustzs_training.command  # noqa: F401
     except ModuleNotFoundError as error:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from robustzs.cli import caption, train
 from tests.cli.conftest import Run
 
 WITHOUT_TORCH = """
@@ -34,6 +35,17 @@ def test_help_leads_from_the_first_run_to_many_gpus(
     places = [result.out.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(("name", "text"), [("train", train.HELP), ("caption", caption.HELP)])
+def test_no_line_of_the_help_is_broken(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int, name: str, text: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = [line.strip() for line in run([name, "--help"]).out.splitlines()]
+    for line in text.replace("\b\n", "").splitlines():
+        assert line.strip() in shown
 
 
 def test_without_torch_the_extra_is_named() -> None:
