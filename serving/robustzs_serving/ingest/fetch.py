@@ -122,12 +122,13 @@ class Fetcher:
         return bytes(content)
 
     async def _checked_address(self, url: httpx.URL) -> Address:
-        if url.scheme != "https" or url.userinfo or not url.host:
+        host = url.raw_host.decode("ascii")  # what goes over the wire, never decoded from IDNA
+        if url.scheme != "https" or url.userinfo or not host:
             raise _refused()
         if (url.port or _PORT) not in self._ports:
             raise _refused()
         try:
-            addresses = await self._resolve(url.host, url.port or _PORT)
+            addresses = await self._resolve(host, url.port or _PORT)
         except (OSError, UnicodeError) as error:
             raise _refused() from error
         if not addresses or not all(map(self._allows, addresses)):
