@@ -15,6 +15,7 @@ from robustzs.errors import CaptionTableError, DataError
 from robustzs.images.decode import decode_image
 from robustzs.images.sources import ImageSource
 from robustzs.labels import LabelSet
+from robustzs_training.data.annotations import annotated_classes
 from robustzs_training.data.base import Finding, Sample
 from robustzs_training.data.captions_table import CaptionTable, missing_captions, read_captions
 from robustzs_training.data.resolve import labels_of_names, labels_of_wnids
@@ -104,7 +105,8 @@ def open_folder(
 ) -> FolderSource:
     """Find the images of a folder, their classes, and their captions.
 
-    When every image lies in a subfolder, the folders right below are the classes. A column
+    When every image lies in a subfolder, the folders right below are the classes, unless a
+    ``val_annotations.txt`` beside them says otherwise, as Tiny-ImageNet's does. A column
     ``label`` of the caption table goes before them. A folder with images of its own has no
     classes, unless the table names them. An image that has no caption gets an empty one, as in the
     authors' code of QT-AFT, and is counted.
@@ -132,14 +134,7 @@ def open_folder(
     if table is not None and rows is not None and table.labels is not None and not by_wnid:
         labels, places = _labels_of_table(table, rows, scan)
     else:
-        names, tops = scan.top_folders()
-        if by_wnid:
-            _check_class_folders(tops, scan)
-            labels, finding = labels_of_wnids(names)
-            places = tops
-            findings.append(finding)
-        elif (tops >= 0).all():
-            labels, places = labels_of_names(names, str(root)), tops
+        labels, places, findings = _labels_of_folders(scan, by_wnid=by_wnid)
     texts = None
     if table is not None and rows is not None:
         texts = table.captions.take(rows)
@@ -147,6 +142,20 @@ def open_folder(
     return FolderSource(
         scan=scan, labels=labels, places=places, captions=texts, findings=tuple(findings)
     )
+
+
+def _labels_of_folders(
+    scan: Scan, *, by_wnid: bool
+) -> tuple[LabelSet | None, npt.NDArray[np.int64] | None, list[Finding]]:
+    annotated = annotated_classes(scan)
+    names, places = annotated or scan.top_folders()
+    if by_wnid or annotated is not None:
+        _check_class_folders(places, scan)
+        labels, finding = labels_of_wnids(names)
+        return labels, places, [finding]
+    if (places >= 0).all():
+        return labels_of_names(names, str(scan.root)), places, []
+    return None, None, []
 
 
 def _check_class_folders(tops: npt.NDArray[np.int64], scan: Scan) -> None:
