@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import asyncio
+import logging
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_logger = logging.getLogger(__name__)
+_RETRY_SECONDS = 3.0
 
 
 class WholeApp:
@@ -16,13 +23,29 @@ class WholeApp:
     Args:
         app: BentoML's application; it gets what is no request (the life cycle).
         ours: What answers.
+        started: Called in a worker once it takes requests.
     """
 
-    def __init__(self, app: ASGIApp, ours: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, ours: ASGIApp, started: Callable[[], None]) -> None:
         self._app = app
         self._ours = ours
+        self._started = started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; a websocket gets our refusal, too."""
-        inner = self._ours if scope["type"] in ("http", "websocket") else self._app
-        await inner(scope, receive, send)
+        if scope["type"] in ("http", "websocket"):
+            await self._ours(scope, receive, send)
+        else:
+            await self._app(scope, receive, self._watched(send))
+
+    def _watched(self, send: Send) -> Send:
+        async def told(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                self._started()
+            elif message["type"] == "lifespan.startup.failed":
+                # The supervisor starts another one as soon as this one has ended.
+                _logger.error("the worker cannot start; it is tried again")
+                await asyncio.sleep(_RETRY_SECONDS)
+            await send(message)
+
+        return told

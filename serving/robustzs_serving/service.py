@@ -9,6 +9,7 @@ not load a model: the application's life cycle does that, in each worker.
 
 from __future__ import annotations
 
+import logging
 import os
 
 # Read once by BentoML, at its import: no report to its maker, whoever starts the service.
@@ -21,6 +22,7 @@ share_metrics()
 
 import bentoml
 
+from robustzs import __version__
 from robustzs_serving import wire
 from robustzs_serving.app import create_app
 from robustzs_serving.errors import CODES
@@ -34,6 +36,7 @@ from robustzs_serving.observe import (
 from robustzs_serving.settings import ServiceSettings
 from robustzs_serving.supervisor import end_with_parent, tame_supervisor
 
+_logger = logging.getLogger(__name__)
 settings = ServiceSettings.from_env()
 configure_logging(settings.log_format)
 tame_supervisor()
@@ -59,8 +62,9 @@ class RobustZS:
 
     def __init__(self) -> None:
         end_with_parent()
+        # BentoML has set up its own by now.
         configure_logging(settings.log_format)
-        configure_tracing(settings.trace_endpoint)
+        configure_tracing(settings.trace_endpoint, version=__version__)
 
     @bentoml.on_shutdown
     def close(self) -> None:
@@ -68,4 +72,22 @@ class RobustZS:
         close_tracing()
 
 
-RobustZS.add_asgi_middleware(WholeApp, ours=app)  # type: ignore[attr-defined]
+def _started() -> None:
+    model = app.state.engine.description
+    metrics.worker(ready=True)
+    _logger.info(
+        "worker ready",
+        extra={
+            "version": __version__,
+            "model": model.name,
+            "digest": model.digest,
+            "precision": model.precision,
+            "provider": model.provider,
+            "address": f"{settings.host}:{settings.port}",
+        },
+    )
+
+
+RobustZS.add_asgi_middleware(  # type: ignore[attr-defined]
+    WholeApp, ours=app, started=_started
+)
