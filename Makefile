@@ -26,7 +26,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,train,wandb,wordnet,dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,train,evaluate,wandb,wordnet,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 install: $(VENV)/.installed-demo  ## Install the classifier and its CLI into .venv
@@ -59,7 +59,7 @@ WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tes
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
 	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
-	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx pytest pytest-timeout
+	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx pytest pytest-timeout trustme
 	cp -r tests examples docs pyproject.toml build/wheel-tests
 	cd build/wheel-tests && $(CURDIR)/$(VENV)-wheel/bin/python -m pytest -m $(FAST) $(WHEEL_TESTS)
 

@@ -14,7 +14,16 @@ from pydantic import ValidationError
 from robustzs.bundle.manifest import BundleManifest
 from robustzs.bundle.store import Bundle, canonical_json, describe_problems, read_json_object
 from robustzs.cards.outcomes import pack_outcomes
-from robustzs.cards.schema import SCHEMA_VERSION, Attack, Card, Interval, Meaning, Outcomes, Result
+from robustzs.cards.schema import (
+    SCHEMA_VERSION,
+    Attack,
+    Card,
+    DeployedAccuracy,
+    Interval,
+    Meaning,
+    Outcomes,
+    Result,
+)
 from robustzs.errors import BundleError, CardError
 from robustzs.metrics.intervals import wilson
 
@@ -94,6 +103,39 @@ def make_result(
         else None,
         transfer_only=transfer_only,
         precision=precision,
+    )
+
+
+def make_deployed(
+    clean: ArrayLike, same: ArrayLike, *, dataset: str, precision: str, confidence: float = 0.95
+) -> DeployedAccuracy:
+    """Clean accuracy of deployed encoders from what became of every image.
+
+    Args:
+        clean: bool ``[n]``, right; n >= 1.
+        same: bool ``[n]``: the label on top is that of the model that was attacked.
+        dataset: Name of the dataset.
+        precision: ``image/text``, such as ``fp32/int8``.
+        confidence: Of the interval.
+
+    Raises:
+        CardError: No images, or arrays that do not fit.
+    """
+    right, alike = np.asarray(clean, np.bool_), np.asarray(same, np.bool_)
+    if right.ndim != 1 or right.shape != alike.shape or len(right) == 0:
+        raise CardError(
+            f"verdicts {right.shape} and {alike.shape} are not of the same images",
+            hint="one bool for each of at least one image",
+        )
+    n, n_clean = len(right), int(right.sum())
+    return DeployedAccuracy(
+        dataset=dataset,
+        precision=precision,
+        n=n,
+        n_clean=n_clean,
+        clean_accuracy=n_clean / n,
+        clean_interval=_interval(n_clean, n, confidence),
+        n_as_measured=int(alike.sum()),
     )
 
 

@@ -45,6 +45,7 @@ def measured_rows(card: Mapping[str, Any] | None) -> list[MeasuredRow]:
     results = (card or {}).get("results")
     if not isinstance(results, list):
         return []
+    deployed = (card or {}).get("deployed")
     rows: list[MeasuredRow] = []
     seen: set[str] = set()
     for result in results:
@@ -56,6 +57,14 @@ def measured_rows(card: Mapping[str, Any] | None) -> list[MeasuredRow]:
             if row is not None and row.measure not in seen:
                 seen.add(row.measure)
                 rows.append(row)
+    for each in deployed if isinstance(deployed, list) else ():
+        if not isinstance(each, dict):
+            continue
+        where = f"clean top-1, {each.get('dataset')}, deployed in {each.get('precision')}"
+        clean = _row(where, each, "clean_accuracy", "clean_interval")
+        if clean is not None and clean.measure not in seen:
+            seen.add(clean.measure)
+            rows.append(clean)
     return rows
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -25,6 +26,7 @@ SCHEMA_VERSION = 2
 
 Meaning = Literal["flat", "rollup", "prompt"]
 Count = Annotated[int, Field(ge=0)]
+PrecisionPair = Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")]
 Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 _ROUNDING = 1e-12
@@ -141,7 +143,7 @@ class Result(_Frozen):
     transfer_only: bool = Field(
         False, description="of a quantised precision: attacked through the fp32 model alone"
     )
-    precision: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9]+$")] | None = Field(
+    precision: PrecisionPair | None = Field(
         None,
         description="of the deployed encoders, image/text, such as fp32/int8; null: verdicts are "
         "of the engine that the card names",
@@ -167,17 +169,34 @@ class Result(_Frozen):
             ("clean_accuracy", self.n_clean, self.clean_accuracy, self.clean_interval),
             ("robust_accuracy", self.n_robust, self.robust_accuracy, self.interval),
         ):
-            if abs(count / self.n - accuracy) > _ROUNDING:
-                raise ValueError(f"{name} {accuracy!r} is not {count} of {self.n}")
-            if not interval.low <= accuracy <= interval.high:
-                raise ValueError(
-                    f"{name} {accuracy!r} is outside its interval "
-                    f"[{interval.low!r}, {interval.high!r}]"
-                )
+            _check_share(name, count, self.n, accuracy, interval)
         if self.depth is None and self.meaning != "flat":
             raise ValueError(f"the meaning {self.meaning!r} needs a depth")
         if self.outcomes is not None:
             _check_outcomes(self, self.outcomes)
+        return self
+
+
+class DeployedAccuracy(_Frozen):
+    """Accuracy on clean images of a bundle's encoders as they are deployed, without an attack."""
+
+    dataset: str
+    precision: PrecisionPair = Field(description="image/text, such as fp32/int8")
+    n: int = Field(ge=1)
+    n_clean: Count
+    clean_accuracy: Probability
+    clean_interval: Interval
+    n_as_measured: Count = Field(
+        description="images with the same label on top as in the model that was attacked"
+    )
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> DeployedAccuracy:
+        if not max(self.n_clean, self.n_as_measured) <= self.n:
+            raise ValueError(f"{self.n_clean} right and {self.n_as_measured} alike of {self.n}")
+        _check_share(
+            "clean_accuracy", self.n_clean, self.n, self.clean_accuracy, self.clean_interval
+        )
         return self
 
 
@@ -210,6 +229,9 @@ class Card(_Frozen):
     datasets: tuple[Dataset, ...] = Field(min_length=1)
     attacks: tuple[Attack, ...] = Field(min_length=1)
     results: tuple[Result, ...] = ()
+    deployed: tuple[DeployedAccuracy, ...] = Field(
+        (), description="clean accuracy through the exported graphs, in every precision"
+    )
     checks: tuple[Check, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict, description="of libraries")
     digests: dict[str, Digest] = Field(default_factory=dict, description="of recipes and the like")
@@ -236,11 +258,31 @@ class Card(_Frozen):
                     "which is missing"
                 )
             self._check_n(result, datasets[result.dataset].n)
+        self._check_deployed(datasets)
         self._check_ending()
         self._check_sizes()
         return self
 
-    def _check_n(self, result: Result, n: int) -> None:
+    def _check_deployed(self, datasets: Mapping[str, Dataset]) -> None:
+        pairs = [(each.dataset, each.precision) for each in self.deployed]
+        if len(set(pairs)) != len(pairs):
+            raise ValueError("a precision stands there twice")
+        for each in self.deployed:
+            if each.dataset not in datasets:
+                raise ValueError(
+                    f"a precision names the dataset {each.dataset!r}, which is missing"
+                )
+            self._check_n(each, datasets[each.dataset].n)
+            for result in self.results:
+                key = (result.dataset, result.precision, result.n)
+                same = key == (each.dataset, each.precision, each.n) and result.depth is None
+                if same and result.n_clean != each.n_clean:
+                    raise ValueError(
+                        f"{each.precision} is right {each.n_clean} times, and {result.n_clean} "
+                        "times before an attack"
+                    )
+
+    def _check_n(self, result: Result | DeployedAccuracy, n: int) -> None:
         if result.n > n or (self.complete and result.n != n):
             raise ValueError(
                 f"a result has n {result.n}, and the dataset {result.dataset!r} {n}"
@@ -253,7 +295,7 @@ class Card(_Frozen):
         if self.complete == (self.incomplete_reason is not None):
             raise ValueError("incomplete_reason says why a card is not complete, and only then")
         failed = [check.name for check in self.checks if not check.passed]
-        if failed and self.results:
+        if failed and (self.results or self.deployed):
             raise ValueError(f"results were published although checks failed: {failed}")
 
     def _check_sizes(self) -> None:
@@ -289,6 +331,15 @@ def _size(text: str) -> float:
         return parse_size(text)
     except UsageError as error:
         raise ValueError(error.message) from error
+
+
+def _check_share(name: str, count: int, n: int, accuracy: float, interval: Interval) -> None:
+    if abs(count / n - accuracy) > _ROUNDING:
+        raise ValueError(f"{name} {accuracy!r} is not {count} of {n}")
+    if not interval.low <= accuracy <= interval.high:
+        raise ValueError(
+            f"{name} {accuracy!r} is outside its interval [{interval.low!r}, {interval.high!r}]"
+        )
 
 
 def _check_outcomes(result: Result, outcomes: Outcomes) -> None:

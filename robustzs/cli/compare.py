@@ -82,7 +82,17 @@ def _write_json(first: Card, found: list[tuple[Card, list[Comparison]]]) -> None
 
 def _object(comparison: Comparison) -> dict[str, Any]:
     result = comparison.first
-    keys = ("dataset", "attack", "norm", "eps", "depth", "meaning", "attacked_depth", "n")
+    keys = (
+        "dataset",
+        "attack",
+        "norm",
+        "eps",
+        "depth",
+        "meaning",
+        "attacked_depth",
+        "precision",
+        "n",
+    )
     return {
         **{key: getattr(result, key) for key in keys},
         "clean_accuracy": [result.clean_accuracy, comparison.second.clean_accuracy],
@@ -96,6 +106,8 @@ def _object(comparison: Comparison) -> dict[str, Any]:
 def _lines(comparison: Comparison) -> list[str]:
     first, second = comparison.first, comparison.second
     where = "top-1" if first.depth is None else f"depth {first.depth} ({first.meaning})"
+    if first.precision is not None:
+        where += f", deployed in {first.precision}"
     lines = [f"  {first.dataset}, {where}, {first.attack} {first.norm} eps {first.eps}"]
     for name, before, after, change in (
         ("clean", first.clean_accuracy, second.clean_accuracy, comparison.clean),

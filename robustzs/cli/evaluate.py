@@ -100,6 +100,13 @@ ResolutionOption = Annotated[
 EnsembleOption = Annotated[EnsembleName, typer.Option(help="Members of autoattack.")]
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Of attacks; else each one's own.")]
 QueriesOption = Annotated[int, typer.Option(min=1, help="Of square.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Attack the deployed ONNX graphs, too: all, default, or image/text such as int8/fp32. "
+        "Clean accuracy is told of all."
+    ),
+]
 CaptionsOption = Annotated[
     Path | None, typer.Option(help="Table of captions, for the attack `captions`.")
 ]
@@ -153,6 +160,7 @@ def evaluate(
     ensemble: EnsembleOption = EnsembleName.fare,
     steps: StepsOption = None,
     queries: QueriesOption = 5000,
+    precision: PrecisionOption = None,
     captions: CaptionsOption = None,
     prompts: PromptsOption = None,
     batch_size: BatchOption = 32,
@@ -184,7 +192,9 @@ def evaluate(
          robustzs evaluate -m mine --preset fare --root datasets/ -o fare
     6. All GPUs of a machine share the pictures; the card is the same.
          torchrun --nproc-per-node 8 -m robustzs evaluate -m mine -d photos/ -o measured
-    7. Ship the numbers with the model.
+    7. The deployed graphs themselves, as a service runs them, on pixels of 8 bits.
+         robustzs evaluate -m mine -d photos/ -o measured --precision all
+    8. Ship the numbers with the model.
          robustzs evaluate -m mine -d photos/ -o measured --write-card
 
     Ctrl-C ends a run with a card of what there is, marked as not complete. Numbers that the checks
@@ -222,6 +232,7 @@ def evaluate(
         seed=seed,
         n_steps=steps,
         n_queries=queries,
+        precisions=tuple(split(precision)),
         ensemble=ensemble.value,
         captions=captions,
         prompts=prompts,
@@ -274,18 +285,27 @@ def _print_text(card: Card) -> None:
     table = Table(title=terminal_safe(card.model.name), title_justify="left")
     # Without depths every attack is on top-1, and every question, too.
     deep = any(result.depth is not None for result in card.results)
+    deployed = any(result.precision for result in card.results)
     titles = ["pictures", "attack", "eps", *(["on", "asked"] if deep else [])]
+    titles += ["encoders"] if deployed else []
     for title in (*titles, "n", "clean", "robust", "95%"):
         table.add_column(title, justify="right" if title in ("n", "clean", "robust") else "left")
     for result in card.results:
-        table.add_row(*_row(result, deep=deep))
+        table.add_row(*_row(result, deep=deep, deployed=deployed))
     if card.results:
         console.print(table)
+    for each in card.deployed:
+        low, high = each.clean_interval.low, each.clean_interval.high
+        console.print(
+            f"{terminal_safe(each.dataset)}, deployed in {each.precision}: "
+            f"{each.clean_accuracy:.1%} ({low:.0%}-{high:.0%}) clean, "
+            f"{each.n_as_measured} of {each.n} answers as in torch"
+        )
     passed = sum(check.passed for check in card.checks)
     console.print(f"{passed} of {len(card.checks)} checks passed")
 
 
-def _row(result: Result, *, deep: bool) -> list[str]:
+def _row(result: Result, *, deep: bool, deployed: bool) -> list[str]:
     low, high = result.interval.low, result.interval.high
     questions = [
         _question(result.attacked_depth, result.attacked_meaning),
@@ -296,11 +316,18 @@ def _row(result: Result, *, deep: bool) -> list[str]:
         result.attack,
         result.eps if result.norm == "Linf" else f"{result.norm} {result.eps}",
         *(questions if deep else []),
+        *([_encoders(result)] if deployed else []),
         str(result.n),
         f"{result.clean_accuracy:.1%}",
         f"{result.robust_accuracy:.1%}",
         f"{low:.0%}-{high:.0%}",
     ]
+
+
+def _encoders(result: Result) -> str:
+    if result.precision is None:
+        return "torch fp32"
+    return f"{result.precision}, transfer only" if result.transfer_only else result.precision
 
 
 def _question(depth: int | None, meaning: str) -> str:

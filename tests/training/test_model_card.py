@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from robustzs_training.export.model_card import model_card
+from robustzs_training.export.model_card import model_card, with_measured
 from robustzs_training.lite.build import PROTOCOL
 
 from robustzs.cards.reading import make_result
@@ -67,3 +67,24 @@ def test_a_card_with_a_schema_shows_its_intervals() -> None:
     row = "| robust top-1, pictures, apgd-ce, Linf eps 1/255 | 0.500 (0.237 to 0.763) |  | 10 |"
     assert row in text
     assert "- The pictures were not trained on." in text
+
+
+def test_only_the_section_on_numbers_is_rewritten() -> None:
+    fields, card = _read("bundle.json"), _read("card.json")
+    for given in ("## What was measured\n\nOld numbers.\n\n", "## What was measured\n"):
+        text = with_measured(f"# mine\n\nBy hand.\n\n{given}## Thanks\n\nAll.\n", fields, card)
+        assert text.startswith("# mine\n\nBy hand.\n\n## What was measured\n\nRobustness: ")
+        assert text.endswith("\n\n## Thanks\n\nAll.\n")
+        assert "Old numbers" not in text
+    appended = with_measured("# mine\n", fields, card)
+    assert appended.startswith("# mine\n\n## What was measured\n\n")
+    assert with_measured(appended, fields, card) == appended
+    assert with_measured(model_card(fields), fields, card) == model_card(fields, card)
+
+
+def test_a_sentence_of_a_card_cannot_begin_a_section() -> None:
+    card = {**_read("card.json"), "protocol": ["of a\n## Licences\nfolder"], "robustness": "a\n# b"}
+    text = model_card(_read("bundle.json"), card)
+    assert "- of a ## Licences folder" in text
+    assert text.count("\n## Licences") == 1
+    assert "Robustness: a # b." in text

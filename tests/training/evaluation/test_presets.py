@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import util
 from pathlib import Path
 from typing import get_args
 
@@ -42,8 +41,6 @@ from tests.training.data.picture_folders import write_classes, write_picture
 from tests.training.data.shard_files import image_bytes, write_shard
 
 MODEL_RULE = PreprocessConfig(image_size=(224, 224))
-HAS_PACKAGE = util.find_spec("clip_benchmark") is not None
-needs_package = pytest.mark.skipif(not HAS_PACKAGE, reason="clip-benchmark is not installed")
 
 
 def write_shards(root: Path, name: str, classes: list[str], n: int = 6) -> None:
@@ -197,7 +194,6 @@ def test_shards_of_imagenet_may_name_two_pairs_alike(tmp_path: Path) -> None:
         open_preset_set(preset, here, preprocess=MODEL_RULE, cache=tmp_path / "c")
 
 
-@needs_package
 def test_published_templates_are_there_for_every_set() -> None:
     counts = {name: len(published_templates(dataset.key)) for name, dataset in CATALOGUE.items()}
     wanted = {"cifar10": 18, "cars": 8, "caltech101": 34, "dtd": 8, "pcam": 2, "eurosat": 3}
@@ -209,7 +205,6 @@ def test_published_templates_are_there_for_every_set() -> None:
         published_templates("nothing")
 
 
-@needs_package
 def test_published_names_take_the_place_of_own_ones() -> None:
     own = LabelSet.from_names(["AnnualCrop", "Forest", *(f"c{i}" for i in range(8))])
     renamed = with_published_names(own, "eurosat")

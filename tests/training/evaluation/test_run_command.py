@@ -27,6 +27,7 @@ from robustzs_training.evaluation.run import Verdicts
 from robustzs.bundle.registry import resolve_model
 from robustzs.bundle.store import Bundle
 from robustzs.cards.reading import measured_digest, read_card
+from robustzs.cards.rows import measured_rows
 from robustzs.errors import (
     BundleWeightsMissingError,
     CardError,
@@ -118,6 +119,10 @@ def test_the_card_says_what_was_measured_and_how(
     assert {f"{name}:{table.stem}" for name in wanted} <= names
     assert all(check.passed for check in card.checks)
     assert any("0 differently from torch" in sentence for sentence in card.protocol)
+    ((precision, n_clean, alike),) = [
+        (each.precision, each.n_clean, each.n_as_measured) for each in card.deployed
+    ]
+    assert (precision, n_clean, alike) == ("fp32/fp32", 15, 18)
     assert card.timings.parts
     assert any(line.startswith(f"{table.stem}: at most") for line in said)
 
@@ -256,6 +261,10 @@ def test_depths_are_attacked_on_their_own_loss(request_of: EvaluateRequest, tmp_
     keys = {(r.attacked_depth, r.attacked_meaning, r.depth, r.meaning) for r in card.results}
     questions = [(None, "flat"), (1, "rollup"), (1, "prompt")]
     assert keys == {(*attacked, *asked) for attacked in questions for asked in questions}
+    between = {check.name for check in card.checks if check.name.startswith("own-loss-not-weaker")}
+    names = ("flat", "rollup:1", "prompt:1")
+    assert len(between) == len(names) * (len(names) - 1)
+    assert "own-loss-not-weaker:rollup:1:flat:data:apgd-ce Linf:8/255" in between
     flat = next(r for r in card.results if r.depth is None and r.attacked_depth is None)
     assert {"hf", "hd1", "haurc"} <= set(flat.metrics)
     again, _ = _run(
@@ -334,7 +343,44 @@ def test_at_every_step_of_the_writing_there_is_a_whole_bundle(
 
     monkeypatch.setattr(insertion, "write_text", watched)
     put_into_bundle(measured[0], Bundle.load(folder))
-    assert steps == ["bundle.json", "card.json", "bundle.json"]
+    assert steps == ["bundle.json", "card.json", "README.md", "bundle.json"]
+
+
+def test_the_model_card_tells_the_numbers_of_the_card(
+    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
+) -> None:
+    card = measured[0]
+    folder = tmp_path / "mine"
+    shutil.copytree(bundle, folder)
+    readme = folder / "README.md"
+    assert "it was not measured" in readme.read_text(encoding="utf-8")
+    put_into_bundle(card, Bundle.load(folder))
+    text = readme.read_text(encoding="utf-8")
+    assert "it was not measured" not in text
+    assert f"Robustness: {card.robustness}." in text
+    for row in measured_rows(card.model_dump(mode="json")):
+        assert f"| {row.measure} | {row.value:.3f} ({row.low:.3f} to {row.high:.3f}) |" in text
+    # Written again it is the same, with another card it has that one's numbers and no other's.
+    put_into_bundle(card, Bundle.load(folder))
+    assert readme.read_text(encoding="utf-8") == text
+    put_into_bundle(card.model_copy(update={"robustness": "new numbers"}), Bundle.load(folder))
+    assert "Robustness: new numbers." in readme.read_text(encoding="utf-8")
+    assert card.robustness not in readme.read_text(encoding="utf-8")
+
+
+def test_a_model_card_that_is_no_part_of_the_bundle_is_left_alone(
+    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    del manifest["files"]["README.md"]
+    (folder / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / "README.md").write_text("my own\n", encoding="utf-8")
+    put_into_bundle(measured[0], Bundle.load(folder))
+    assert (folder / "README.md").read_text(encoding="utf-8") == "my own\n"
+    (folder / "README.md").unlink()
+    assert "README.md" in put_into_bundle(measured[0], Bundle.load(folder)).manifest.files
 
 
 def test_the_embedded_models_card_is_not_replaced(

@@ -18,6 +18,7 @@ from robustzs.labels.templates import get_templates
 from robustzs.threat import ThreatModel, parse_size
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.evaluation.place import find_device
+from robustzs_training.evaluation.precisions import check_threats, choose_variants
 from robustzs_training.evaluation.presets import (
     Preset,
     get_preset,
@@ -73,6 +74,8 @@ def assemble(request: EvaluateRequest, *, say: Say) -> Bench:
             f"the bundle {manifest.name} carries no weights: nothing can be attacked from inside",
             hint="export its checkpoint again with `robustzs export --weights`",
         )
+    if choose_variants(bundle, request.precisions):
+        check_threats(request.threats if request.preset is None else ())
     source = load_source(SourceRequest(model=str(bundle.path)))
     stage = Stage(
         bundle=bundle,
@@ -81,6 +84,10 @@ def assemble(request: EvaluateRequest, *, say: Say) -> Bench:
         seed=request.seed,
         hierarchy=request.hierarchy,
         depths=request.depths,
+        precisions=tuple(request.precisions),
+        n_steps=request.n_steps,
+        n_queries=request.n_queries,
+        batch_size=request.batch_size,
     )
     preset = None if request.preset is None else get_preset(request.preset)
     shown = _named_sets(request, bundle) if preset is None else _preset_sets(request, preset, stage)

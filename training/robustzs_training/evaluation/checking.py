@@ -9,16 +9,24 @@ import torch
 
 from robustzs.cards.schema import Check
 from robustzs_training.evaluation.assembly import Bench
+from robustzs_training.evaluation.attacks.build import VERDICTS
 from robustzs_training.evaluation.checks import (
     CheckReport,
     CheckResult,
+    check_leftovers,
     check_limit,
     check_outcomes,
     check_victim,
 )
+from robustzs_training.evaluation.deployed import DeployedAttack
+from robustzs_training.evaluation.deployed.attack import REPLAYED
+from robustzs_training.evaluation.hierarchical.checks import check_transfer
+from robustzs_training.evaluation.hierarchical.report import robust_outcomes
+from robustzs_training.evaluation.hierarchical.scores import Scores
 from robustzs_training.evaluation.publish import Judged, hardened
 from robustzs_training.evaluation.run import Measurement, Verdicts
 from robustzs_training.evaluation.scenes import Scene
+from robustzs_training.evaluation.trials import Trial
 
 N_LOOKED_AT = 16
 _UNCONFIRMED = 0.01
@@ -60,6 +68,8 @@ def checks_after(measurements: Sequence[Measurement], judged: Sequence[Judged]) 
         for name, verdicts in _rounds(each):
             robust = {attack: found.robust for attack, found in verdicts.items()}
             checks += _named(check_outcomes(robust), f"{each.images.name}:{name}")
+        checks += _between_depths(each)
+        checks += _of_deployed(each)
     return checks
 
 
@@ -80,6 +90,51 @@ def _rounds(judged: Judged) -> Iterator[tuple[str, dict[str, Verdicts]]]:
         if np.array_equal(first.rows, verdicts.rows):
             found[trial.attack.name] = verdicts
     yield from rounds.items()
+
+
+def _between_depths(judged: Judged) -> list[Check]:
+    """Whether what transfers from another depth is weaker than each depth's own attack."""
+    scorer, noted = judged.scorer, judged.noted
+    if scorer is None or noted is None:
+        return []
+    rounds: dict[str, dict[str, tuple[Trial, Verdicts]]] = {}
+    for trial, verdicts in judged.trials:
+        if verdicts is None or trial.attack.name not in VERDICTS:
+            continue
+        found = rounds.setdefault(f"{trial.attack.name} {trial.threat}", {})
+        first = next((each for _, each in found.values()), verdicts)
+        if len(verdicts.rows) and np.array_equal(first.rows, verdicts.rows):
+            found[trial.target.name] = (trial, verdicts)
+    checks: list[Check] = []
+    for name, members in rounds.items():
+        outcomes = {}
+        for attacked, (trial, verdicts) in members.items():
+            before, under = (
+                Scores.from_notes(notes, scorer.names) for notes in noted(trial, verdicts.rows)
+            )
+            outcomes[attacked] = robust_outcomes(
+                before, under, attacked=attacked, robust=verdicts.robust
+            )
+        checks += _named(check_transfer(outcomes), f"{judged.images.name}:{name}")
+    return checks
+
+
+def _of_deployed(judged: Judged) -> list[Check]:
+    """Whether the twins of deployed encoders are any good."""
+    checks: list[Check] = []
+    for trial, verdicts in judged.trials:
+        attack = trial.attack
+        if verdicts is None or not isinstance(attack, DeployedAttack) or attack.twin is None:
+            continue
+        by = list(verdicts.by.values())
+        broken: dict[str, int] = {}
+        if attack.parent is not None and attack.replayed:
+            broken["replays"] = sum(name.endswith(REPLAYED) for name in by)
+        if attack.by_scores is not None:
+            broken["square"] = by.count(attack.by_scores.name)
+        name = f"{judged.images.name}:{trial.target.name}:{trial.threat}"
+        checks += _named(check_leftovers(broken, len(verdicts.rows)), name)
+    return checks
 
 
 def _agreement(measurement: Measurement) -> list[Check]:

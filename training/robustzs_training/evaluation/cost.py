@@ -1,14 +1,14 @@
-"""How long a measurement may take, told before it starts."""
+"""What attacks cost: steps, and seconds of a step."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from robustzs_training.evaluation.base import Attack, Victim
+from robustzs_training.evaluation.base import Victim
 
 _FORWARD_SHARE = 1.0 / 3.0  # of a step with gradients
 
@@ -46,16 +46,6 @@ def seconds_per_step(victim: Victim, pixels: torch.Tensor) -> float:
             torch.cuda.synchronize(victim.device)
         fastest = min(fastest, time.monotonic() - started)
     return fastest / len(pixels)
-
-
-def most_seconds(work: Iterable[tuple[Attack, int]], per_step: float) -> float:
-    """What it takes if no picture breaks before the end; seconds of one process.
-
-    Args:
-        work: Attacks, and how many pictures each has to try.
-        per_step: From :func:`seconds_per_step`.
-    """
-    return per_step * sum(n * steps_of(attack.protocol) for attack, n in work)
 
 
 def in_words(seconds: float) -> str:

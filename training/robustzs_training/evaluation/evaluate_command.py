@@ -10,6 +10,7 @@ import hashlib
 import signal
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from robustzs.cards.reading import measured_digest
 from robustzs.errors import UsageError
 from robustzs_training.evaluation.assembly import Bench, assemble
 from robustzs_training.evaluation.checking import checks_after, checks_before
-from robustzs_training.evaluation.cost import in_words, most_seconds, seconds_per_step
+from robustzs_training.evaluation.cost import in_words, seconds_per_step
 from robustzs_training.evaluation.insertion import CARD_NAME, check_writable, put_into_bundle
+from robustzs_training.evaluation.pace import Herald, Pace
 from robustzs_training.evaluation.place import join
 from robustzs_training.evaluation.publish import (
     Circumstances,
@@ -41,7 +43,6 @@ from robustzs_training.evaluation.scenes import Scene
 from robustzs_training.evaluation.state import EvaluationState, forget, write_text
 
 Say = Callable[[str], None]
-_LONG = 30.0 * 60.0  # seconds; from here on a smaller n is suggested
 _INTERRUPTED = "interrupted"
 _REFUSED = "checks refuse the model"
 
@@ -134,6 +135,7 @@ class _Run:
         self.state = state
         self.place = place
         self.say = say
+        self.herald = Herald(say, progress)
         self.checks: list[schema.Check] = []
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.clock = time.monotonic()
@@ -145,8 +147,7 @@ class _Run:
                 place=place,
                 batch_size=request.batch_size,
                 deadline=deadline,
-                progress=progress,
-                deployed=scene.deployed,
+                progress=self.herald.watch,
                 scorer=scene.scorer,
             )
             for scene in bench.scenes
@@ -180,6 +181,7 @@ class _Run:
             raise _RefusedError
         self._estimate(scene, measurement)
         for trial in scene.trials:
+            self.herald.attack(trial)
             if not measurement.attack(trial):
                 return False
             found = measurement.verdicts(trial)
@@ -187,26 +189,25 @@ class _Run:
                 what = f"{trial.attack.name} {trial.threat}"
                 if trial.target.depth is not None:
                     what += f" on {trial.target.name}"
+                if trial.target.precision is not None:
+                    what += f" in {trial.target.precision}"
                 self.say(
                     f"{name}: {int(found.robust.sum())} of {n} stand under {what} "
                     f"({in_words(found.seconds)})"
                 )
+        self.herald.attack(None)
         return True
 
     def _estimate(self, scene: Scene, measurement: Measurement) -> None:
-        work = [(trial.attack, measurement.n_left(trial)) for trial in scene.trials]
-        if not self.place.is_main or not any(n for _, n in work):
+        left = sum(measurement.n_left(trial) for trial in scene.trials)
+        if not self.place.is_main or not left:
             return
         rows = measurement.standing(scene.targets[0])[: self.request.batch_size]
         if len(rows) == 0:
             return
         per_step = seconds_per_step(scene.targets[0].victim, scene.images.pixels(rows))
-        most = most_seconds(work, per_step) / self.place.world_size
-        text = f"{scene.images.name}: at most {in_words(most)} of attacks"
-        text += "; pictures that break early cost less"
-        if most > _LONG and (smaller := int(len(scene.images.keys) * _LONG / most)) >= 10:
-            text += f". --n {smaller} would take at most {in_words(_LONG)}"
-        self.say(text)
+        pace = Pace(measurement, scene.trials, per_step, world_size=self.place.world_size)
+        self.herald.begin(scene.images.name, pace)
 
     # ---- what came out ---------------------------------------------------------------------------
 
@@ -234,6 +235,11 @@ class _Run:
                 images=scene.images,
                 trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
                 templates=scene.templates,
+                clean={
+                    str(target.precision): found
+                    for target in measurement.precisions
+                    if (found := measurement.clean_verdicts(target)) is not None
+                },
                 scorer=scene.scorer,
                 theta=scene.theta,
                 noted=measurement.noted,
@@ -268,6 +274,7 @@ class _Run:
                     f"bundle answers {differing[0]} differently from torch."
                 )
             sentences += scene.sentences
+            sentences += _parts_of(scene, measurement)
         return sentences
 
     def _timings(self) -> schema.Timings:
@@ -282,6 +289,19 @@ class _Run:
             machine=self.bench.machine,
             parts={name: round(value, 3) for name, value in parts.items()},
         )
+
+
+def _parts_of(scene: Scene, measurement: Measurement) -> Iterator[str]:
+    """What each part of the attacks on deployed precisions broke."""
+    for trial in scene.trials:
+        verdicts = None if trial.target.precision is None else measurement.verdicts(trial)
+        if verdicts is not None:
+            parts = Counter(verdicts.by[row] for row in sorted(verdicts.by))
+            told = ", ".join(f"{name} {count}" for name, count in sorted(parts.items()))
+            yield (
+                f"{scene.images.name}, deployed in {trial.target.precision}, {trial.threat}: "
+                f"pictures broken by part: {told or 'none'}."
+            )
 
 
 # ---- state ---------------------------------------------------------------------------------------

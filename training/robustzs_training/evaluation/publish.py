@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -15,14 +15,16 @@ from robustzs._version import __version__
 from robustzs.bundle.manifest import BundleManifest
 from robustzs.bundle.store import canonical_json
 from robustzs.cards import schema
-from robustzs.cards.reading import make_result, measured_digest
+from robustzs.cards.reading import make_deployed, make_result, measured_digest
 from robustzs.errors import CardError
 from robustzs.labels.templates import TemplateSet
 from robustzs.threat import ThreatModel, format_size, parse_size
 from robustzs_training.evaluation.base import Attack, EvaluationSet
+from robustzs_training.evaluation.deployed import DeployedAttack
+from robustzs_training.evaluation.deployed.evaluate import entry_of
 from robustzs_training.evaluation.hierarchical.report import depth_results
 from robustzs_training.evaluation.hierarchical.scores import Scorer, Scores
-from robustzs_training.evaluation.run import IntArray, Notes, Verdicts
+from robustzs_training.evaluation.run import CleanVerdicts, IntArray, Notes, Verdicts
 from robustzs_training.evaluation.trials import Trial
 
 WORST = "worst"
@@ -48,6 +50,7 @@ class Judged:
         images: The pictures.
         trials: With what is known of each; ``None`` where nothing was done.
         templates: Of the labels' prompts.
+        clean: What deployed precisions answer on clean pictures, by ``image/text``.
         scorer: Asks at depths of a tree.
         theta: Threshold of the bundle's answers, for metrics that need one.
         noted: The scorer's notes on rows of a trial, before and under the attack.
@@ -57,6 +60,7 @@ class Judged:
     images: EvaluationSet
     trials: Sequence[tuple[Trial, Verdicts | None]]
     templates: TemplateSet
+    clean: Mapping[str, CleanVerdicts] = field(default_factory=dict)
     scorer: Scorer | None = None
     theta: float = 0.0
     noted: Callable[[Trial, IntArray], tuple[Notes, Notes]] | None = None
@@ -97,6 +101,7 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
     attacks: dict[tuple[str, str, str], schema.Attack] = {}
     protocols: list[Any] = []
     results: list[schema.Result] = []
+    deployed: list[schema.DeployedAccuracy] = []
     complete = True
     for each in judged:
         for trial, _ in each.trials:
@@ -105,11 +110,12 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
             protocols.append(dict(trial.attack.protocol))
         found, whole = _results(each, attacks, keep=about.keep_outcomes)
         results += found
+        deployed += _deployed(each)
         complete = complete and whole
     failed = [check.name for check in about.checks if not check.passed]
     reason = about.reason
     if failed:
-        results, complete = [], False
+        results, deployed, complete = [], [], False
         reason = f"checks refuse the numbers: {', '.join(failed)}"
     elif complete:
         reason = None
@@ -128,6 +134,7 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
         datasets=tuple(_dataset(each) for each in judged),
         attacks=tuple(attacks.values()),
         results=tuple(results),
+        deployed=tuple(deployed),
         checks=tuple(about.checks),
         versions=versions(),
         digests={
@@ -142,6 +149,8 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
 
 def attack_entry(attack: Attack, threat: ThreatModel, *, native: bool = False) -> schema.Attack:
     """What a card says of an attack."""
+    if isinstance(attack, DeployedAttack):
+        return entry_of(attack, native=native)
     protocol = attack.protocol
     members = [dict(member) for member in protocol.get("members", ())] or [dict(protocol)]
     losses = [str(member["loss"]) for member in members if member.get("loss")]
@@ -178,6 +187,8 @@ def in_sentences(attacks: Sequence[Attack]) -> list[str]:
             words.append(f"from {member.get('n_restarts', 1)} start(s)")
             if member.get("n_targets"):
                 words.append(f"for each of {member['n_targets']} targets")
+            if member.get("on"):
+                words.append(f"on the {member['on']}")
             parts.append(f"{member.get('attack')}: {' '.join(words)}")
         said.setdefault(attack.name, f"{attack.name} is {'; then '.join(parts)}.")
     return list(said.values())
@@ -263,7 +274,7 @@ def _rows(
 ) -> list[schema.Result]:
     """What an attack did to its own question; with a tree, to all questions."""
     scorer = judged.scorer
-    if scorer is None or judged.noted is None:
+    if scorer is None or judged.noted is None or trial.target.precision is not None:
         return [_result(judged, entry, trial, verdicts, keep=keep)]
     before, under = judged.noted(trial, verdicts.rows)
     return depth_results(
@@ -294,7 +305,16 @@ def _result(
         attacked_depth=target.depth,
         attacked_meaning=target.meaning,
         keep_outcomes=keep,
+        transfer_only=isinstance(trial.attack, DeployedAttack) and trial.attack.transfer_only,
+        precision=target.precision,
     )
+
+
+def _deployed(judged: Judged) -> list[schema.DeployedAccuracy]:
+    return [
+        make_deployed(found.right, found.same, dataset=judged.images.name, precision=precision)
+        for precision, found in judged.clean.items()
+    ]
 
 
 def _dataset(judged: Judged) -> schema.Dataset:
@@ -325,7 +345,8 @@ def hardened(manifest: BundleManifest) -> bool | None:
 
 
 def _in_one_line(results: Sequence[schema.Result], reason: str | None) -> str:
-    flat = [result for result in results if result.depth is None]
+    own = [r for r in results if r.depth is None and r.attacked_depth is None]
+    flat = [result for result in own if result.precision is None]
     if not flat:
         return f"not measured: {reason}" if reason else "not measured"
     first = flat[0]
@@ -337,4 +358,12 @@ def _in_one_line(results: Sequence[schema.Result], reason: str | None) -> str:
     text = (
         f"{first.dataset}: {first.clean_accuracy:.1%} clean; under {chosen} {robust} (n {first.n})"
     )
+    deployed = [r for r in own if r.precision is not None and r.dataset == first.dataset]
+    for name in dict.fromkeys(result.precision for result in deployed):
+        sizes = ", ".join(
+            f"{r.robust_accuracy:.1%} at {r.norm} {r.eps}" + " (transfer only)" * r.transfer_only
+            for r in deployed
+            if r.precision == name
+        )
+        text += f"; deployed in {name} {sizes}"
     return f"{text}; cut off: {reason}" if reason else text

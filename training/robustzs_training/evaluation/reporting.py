@@ -124,7 +124,7 @@ def _curves(scene: Scene, measurement: Measurement) -> list[Curve]:
     if scene.scorer is None:
         return []
     curves: list[Curve] = []
-    first = [trial for trial in scene.trials if trial.target.depth is None]
+    first = [trial for trial in scene.trials if trial.target.name == FLAT]
     for trial in first:
         verdicts = measurement.verdicts(trial)
         if trial.attack.name != first[0].attack.name or verdicts is None or not len(verdicts.rows):

@@ -36,6 +36,8 @@ class EvaluateRequest:
         seed: Of the draw and of all attacks.
         n_steps: Of iterative attacks; ``None``: as each attack has it.
         n_queries: Of black-box attacks.
+        precisions: Of the deployed encoders, to be attacked, too: ``all``, ``default``, ``int8``,
+            ``int8/fp32`` (image/text); none for the float32 torch model alone.
         ensemble: Members of autoattack.
         captions: Table of the pictures' captions, for the attack of that name.
         prompts: A template, for the attack of that name.
@@ -65,6 +67,7 @@ class EvaluateRequest:
     seed: int = 0
     n_steps: int | None = None
     n_queries: int = 5000
+    precisions: tuple[str, ...] = ()
     ensemble: Ensemble = "fare"
     captions: Path | None = None
     prompts: str | None = None

@@ -15,6 +15,7 @@ Processes meet only between questions, at a barrier; what each found is read fro
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -37,13 +38,11 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 Report = Callable[[int, int], None]
 Progress = Callable[[str], AbstractContextManager[Report]]
-Deployed = Callable[[torch.Tensor], IntArray]
-"""Clean ``pixels`` -> the label that the deployed bundle puts on top, ``[B]``."""
 
 Notes = dict[str, tuple[int, ...]]
 """Columns of integers, by name."""
 
-_ANSWER, _DEPLOYED, _CONFIRMED = "answer", "deployed", "confirmed"
+_ANSWER, _CONFIRMED = "answer", "confirmed"
 N_KEPT = 32
 """Perturbed images are kept of so many pictures, for reports."""
 _ORDER = 20_231  # of the fixed order; no option, so that runs that were cut off can be paired
@@ -95,6 +94,21 @@ class Verdicts:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class CleanVerdicts:
+    """What is known of clean pictures.
+
+    Attributes:
+        rows: int64 ``[m]``, ascending.
+        right: bool ``[m]``.
+        same: bool ``[m]``: the label on top is the one that the first target puts there.
+    """
+
+    rows: IntArray
+    right: BoolArray
+    same: BoolArray
+
+
 @dataclass(kw_only=True)
 class Measurement:
     """One set of pictures under a sequence of attacks.
@@ -107,7 +121,6 @@ class Measurement:
         batch_size: Pictures that are attacked together.
         deadline: Of ``time.monotonic``; no batch starts after it.
         progress: Shows how far a question is.
-        deployed: The bundle's own verdict on clean pictures, to compare with.
         scorer: Further numbers of every picture, clean and perturbed, which are kept.
     """
 
@@ -118,7 +131,6 @@ class Measurement:
     batch_size: int = 32
     deadline: float | None = None
     progress: Progress
-    deployed: Deployed | None = None
     scorer: Scorer | None = None
 
     def __post_init__(self) -> None:
@@ -190,11 +202,36 @@ class Measurement:
 
     def disagreements(self) -> tuple[int, int] | None:
         """Pictures that torch and the deployed bundle answer differently, and all compared."""
-        question = self.question(self.targets[0])
-        answers, deployed = (self.state.notes(question, name) for name in (_ANSWER, _DEPLOYED))
-        if not deployed:
+        default = next(iter(self.precisions), None)
+        found = None if default is None else self.clean_verdicts(default)
+        if found is None:
             return None
-        return sum(answers[row] != label for row, label in deployed.items()), len(deployed)
+        return int((~found.same).sum()), len(found.rows)
+
+    def n_broken(self, trial: Trial) -> int:
+        """Pictures that the attack broke so far."""
+        return len(self._by(self.question(trial.target, trial)))
+
+    @property
+    def precisions(self) -> list[Target]:
+        """Targets that the deployed encoders judge, the bundle's default pair first."""
+        return [target for target in self.targets if target.precision is not None]
+
+    def clean_verdicts(self, target: Target) -> CleanVerdicts | None:
+        """What is known of clean pictures; ``None`` where nothing is."""
+        known = self.state.known(self.question(target))
+        rows = list(itertools.takewhile(known.__contains__, self.order.tolist()))
+        if not rows:
+            return None
+        rows.sort()
+        torch_says, says = (
+            self.state.notes(self.question(each), _ANSWER) for each in (self.targets[0], target)
+        )
+        return CleanVerdicts(
+            rows=np.asarray(rows, np.int64),
+            right=np.asarray([known[row] for row in rows], np.bool_),
+            same=np.asarray([torch_says[row] == says[row] for row in rows], np.bool_),
+        )
 
     def noted(self, trial: Trial, rows: IntArray) -> tuple[Notes, Notes]:
         """What the scorer noted of pictures before and under an attack, in the rows' order.
@@ -271,15 +308,12 @@ class Measurement:
     def _judge_clean(self, rows: IntArray) -> None:
         started = time.monotonic()
         pixels = self.images.pixels(rows)
-        deployed = None if self.deployed is None else self.deployed(pixels)
         # The first target tells what is done already, so it is recorded last.
         for target in reversed(self.targets):
             logits = target.victim.logits_of(_laid_out(pixels, target.victim.device))
             notes = {_ANSWER: _ints(logits.argmax(dim=1))}
             if target is self.targets[0]:
                 notes |= self._score(pixels, rows)
-                if deployed is not None:
-                    notes[_DEPLOYED] = tuple(int(label) for label in deployed)
             self.state.record(
                 Line(
                     question=self.question(target),
@@ -318,7 +352,7 @@ class Measurement:
                 notes={
                     _ANSWER: _ints(logits.argmax(dim=1)),
                     _CONFIRMED: _ints(confirmed),
-                    **self._score(found.adversarial, rows),
+                    **({} if trial.target.precision else self._score(found.adversarial, rows)),
                 },
             )
         )

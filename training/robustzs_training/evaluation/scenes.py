@@ -7,28 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from robustzs.bundle.store import Bundle
 from robustzs.classifier.options import DEFAULT_THETA
 from robustzs.errors import UsageError
-from robustzs.features import TextFeatureCache, TextFeatures
 from robustzs.hierarchy.load import load_hierarchy
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels import LabelSet
 from robustzs.labels.templates import TemplateSet, get_templates
-from robustzs.scoring import similarities
 from robustzs.threat import ThreatModel
-from robustzs.tokenizer import Tokenizer
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.evaluation.attacks import Ensemble, build_attack
 from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
+from robustzs_training.evaluation.deployed import DeployedSettings
 from robustzs_training.evaluation.hierarchical.scores import Scorer
 from robustzs_training.evaluation.hierarchical.targets import depth_targets
-from robustzs_training.evaluation.run import Deployed, IntArray
+from robustzs_training.evaluation.precisions import Precisions, choose_variants, precisions_of
 from robustzs_training.evaluation.sets import SourceSet, resize_inside
-from robustzs_training.evaluation.sets.native import upsample
-from robustzs_training.evaluation.trials import Target, Trial, ladder
+from robustzs_training.evaluation.trials import BoolArray, Target, Trial, ladder
 from robustzs_training.evaluation.victim import victim_of
 from robustzs_training.factory import Tokenize
 
@@ -74,6 +70,10 @@ class Stage:
         seed: Of all attacks.
         hierarchy: The tree that depths count in; ``None`` for wordnet.
         depths: Where to ask; none for flat top-1 alone.
+        precisions: Of the deployed encoders, to be attacked, too; none for the torch model alone.
+        n_steps: Of gradient attacks on these.
+        n_queries: Of Square on these.
+        batch_size: Pictures that are attacked together.
     """
 
     bundle: Bundle
@@ -82,6 +82,10 @@ class Stage:
     seed: int = 0
     hierarchy: str | None = None
     depths: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    n_steps: int | None = None
+    n_queries: int = 5000
+    batch_size: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +96,8 @@ class Scene:
         images: The pictures.
         templates: Of the labels' prompts.
         victim: The model that chooses among their labels.
-        targets: What they are judged by, flat top-1 first.
+        targets: What they are judged by: flat top-1 first, the deployed precisions last.
         trials: Attacks, in their order.
-        deployed: The bundle's own verdict on clean pictures.
         scorer: Asks at depths of a tree.
         theta: Threshold of the bundle's answers.
         native: Whether the perturbation lives in the pictures before the resize.
@@ -106,7 +109,6 @@ class Scene:
     victim: Victim
     targets: tuple[Target, ...]
     trials: tuple[Trial, ...]
-    deployed: Deployed | None
     scorer: Scorer | None = None
     theta: float = DEFAULT_THETA
     native: bool = False
@@ -133,16 +135,16 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         manifest.geometry,
         logit_scale=manifest.logit_scale,
     )
-    deployed = deployed_of(stage.bundle, images.labels, exhibit.templates)
+    right = np.array(images.right, np.bool_)  # a copy: torch takes none that is read-only
+    precisions = _precisions(stage, exhibit, right, victim)
     size = images.inside_resize
     if size is not None:
-        victim, deployed = resize_inside(victim, size), _resized(deployed, size)
+        victim = resize_inside(victim, size)
     scorer = None
     if stage.depths:
         tree = load_tree(stage.hierarchy or "wordnet", images.labels)
         depths = ",".join(stage.depths)
         scorer = Scorer(tree, images.labels, depths, temperature=manifest.temperature)
-    right = np.array(images.right, np.bool_)  # a copy: torch takes none that is read-only
     targets = [Target(victim=victim, right=right)]
     if scorer is not None:
         targets = depth_targets(scorer, victim, right)
@@ -151,13 +153,15 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         images=images,
         templates=exhibit.templates,
         victim=victim,
-        targets=tuple(targets),
-        trials=tuple(_trials(stage, exhibit, targets)),
-        deployed=deployed,
+        targets=(*targets, *precisions.targets),
+        trials=(*_trials(stage, exhibit, targets), *precisions.trials),
         scorer=scorer,
         theta=DEFAULT_THETA if theta is None else theta.value,
         native=size is not None,
-        sentences=_said_of(images, None if scorer is None else scorer.tree),
+        sentences=(
+            *_said_of(images, None if scorer is None else scorer.tree),
+            *precisions.sentences,
+        ),
     )
 
 
@@ -174,27 +178,25 @@ def load_tree(spec: str, labels: LabelSet) -> Hierarchy:
     return trees[0]
 
 
-def deployed_of(bundle: Bundle, labels: LabelSet, templates: TemplateSet) -> Deployed:
-    """What the bundle's ONNX graphs answer, as they are deployed: ``pixels`` to labels ``[B]``."""
-    from robustzs.backends.onnx import OnnxBackend
-
-    backend = OnnxBackend(bundle)
-    text = TextFeatures(
-        bundle.manifest, backend, lambda: Tokenizer.from_bundle(bundle), TextFeatureCache()
+def _precisions(stage: Stage, exhibit: Exhibit, right: BoolArray, victim: Victim) -> Precisions:
+    """The deployed encoders; those that were asked for are attacked within all radii."""
+    threats = dict.fromkeys(threat for plan in exhibit.attacks for threat in plan.threats)
+    settings = DeployedSettings(
+        n_steps=stage.n_steps or 100,
+        n_queries=stage.n_queries,
+        seed=stage.seed,
+        batch_size=stage.batch_size,
     )
-    classes = text.classes(labels.prompts, templates)
-
-    def answers(pixels: torch.Tensor) -> IntArray:
-        features = backend.encode_image(pixels.cpu().contiguous().numpy())
-        found = similarities(features, classes, bundle.manifest.geometry)
-        return found.argmax(axis=1).astype(np.int64)
-
-    return answers
-
-
-def _resized(deployed: Deployed, size: tuple[int, int]) -> Deployed:
-    """For native pixels; bicubic values beyond [0, 1] are cut off, as in a file."""
-    return lambda pixels: deployed(upsample(pixels, size).clamp(0.0, 1.0))
+    return precisions_of(
+        stage.bundle,
+        exhibit.images,
+        exhibit.templates,
+        right,
+        victim,
+        attacked=choose_variants(stage.bundle, stage.precisions),
+        threats=sorted(threats, key=lambda threat: (threat.norm, threat.eps)),
+        settings=settings,
+    )
 
 
 def _trials(stage: Stage, exhibit: Exhibit, targets: Sequence[Target]) -> list[Trial]:

@@ -22,19 +22,23 @@ class Target:
     Attributes:
         depth: In the tree; ``None``: the labels.
         meaning: How the verdict at a depth comes about.
+        precision: Of the deployed encoders, such as ``fp32/int8``, where these judge and not the
+            float32 torch model.
         victim: Whose ``logits_of`` gives one logit for each choice.
         right: bool ``[n, C]``: which choices are right.
     """
 
     depth: int | None = None
     meaning: Meaning = "flat"
+    precision: str | None = None
     victim: Victim
     right: BoolArray
 
     @property
     def name(self) -> str:
-        """``flat`` or ``rollup:3``."""
-        return self.meaning if self.depth is None else f"{self.meaning}:{self.depth}"
+        """``flat``, ``rollup:3`` or ``flat@fp32/int8``."""
+        name = self.meaning if self.depth is None else f"{self.meaning}:{self.depth}"
+        return name if self.precision is None else f"{name}@{self.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Any
 from robustzs.cards.rows import MeasuredRow, measured_rows
 from robustzs_training.export.parity import BATCHES, MIN_VARIANT_COSINE, TOLERANCE
 
+HEADING = "## What was measured"
+
 
 def model_card(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None) -> str:
     """Write the card.
@@ -28,10 +30,41 @@ def model_card(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None)
         "\n".join(_licence(licence) for licence in fields["licences"]),
         "## What was checked",
         _checks(fields["text_encoders"]),
-        "## What was measured",
-        *(_hardened(fields.get("training") or {}) or _measured(card or {})),
+        measured_section(fields, card),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def measured_section(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None) -> str:
+    """What was measured, with its heading: the card's numbers, and those of the training.
+
+    Args:
+        fields: As for :func:`model_card`.
+        card: Likewise.
+    """
+    trained = _hardened(fields.get("training") or {})
+    if not trained:
+        return "\n\n".join([HEADING, *_measured(card or {})])
+    if measured_rows(card):
+        trained = [*_measured(card or {}), "When it was trained:", *trained]
+    return "\n\n".join([HEADING, *trained])
+
+
+def with_measured(text: str, fields: Mapping[str, Any], card: Mapping[str, Any]) -> str:
+    """A model card whose section on what was measured is the card's; the rest stays as it is.
+
+    Args:
+        text: The model card as it was, written by :func:`model_card` or by hand.
+        fields: The fields of ``bundle.json``.
+        card: ``card.json``.
+    """
+    lines = text.splitlines()
+    start = next((at for at, line in enumerate(lines) if line.strip() == HEADING), len(lines))
+    rest = range(start + 1, len(lines))
+    end = next((at for at in rest if lines[at].startswith(("# ", "## "))), len(lines))
+    before, after = ("\n".join(part).strip("\n") for part in (lines[:start], lines[end:]))
+    parts = [before, measured_section(fields, card), after]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _checks(text_encoders: Mapping[str, str]) -> str:
@@ -67,9 +100,9 @@ def _measured(card: Mapping[str, Any]) -> list[str]:
     lines = ["| measure | value | chance | n |", "|---|---|---|---|", *rows]
     text = ["\n".join(lines)]
     if card.get("robustness"):
-        text.insert(0, f"Robustness: {card['robustness']}.")
+        text.insert(0, f"Robustness: {_cell(card['robustness'])}.")
     if card.get("protocol"):
-        text.append("\n".join(f"- {sentence}" for sentence in card["protocol"]))
+        text.append("\n".join(f"- {_cell(sentence)}" for sentence in card["protocol"]))
     return [*text, "All of it, with grids and settings, stands in `card.json`."]
 
 

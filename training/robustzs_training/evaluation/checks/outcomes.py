@@ -120,6 +120,37 @@ def check_outcomes(robust: Mapping[str, Verdicts], *, transfers: Iterable[str] =
     )
 
 
+def check_leftovers(broken: Mapping[str, int], n: int) -> CheckReport:
+    """Whether the direct attack on deployed encoders left little to replays and to Square.
+
+    They try what it left standing, so that each picture they break is one that it missed.
+
+    Args:
+        broken: Pictures that each part broke: ``replays`` and ``square``.
+        n: Pictures.
+    """
+    told = {
+        "replays": ("transfer-not-stronger", "images made on the float32 model break"),
+        "square": ("black-box-not-stronger", "Square breaks"),
+    }
+    allowed = int(max(2, _LEFT_OVER * n))
+    return CheckReport(
+        tuple(
+            CheckResult(
+                name=told[part][0],
+                passed=count <= allowed,
+                value=float(count),
+                allowed=f"at most {allowed} of {n}",
+                finding=f"{told[part][1]} {count} of {n} pictures that the attack on the twin left "
+                "standing",
+                reason="The twin does not lead to what breaks the deployed graph",
+                remedy="give the attack more steps; look at the twin's cosine in the protocol",
+            )
+            for part, count in broken.items()
+        )
+    )
+
+
 def check_steps(fewer: Verdicts, more: Verdicts, *, steps: tuple[int, int]) -> CheckResult:
     """Whether more steps break no less than fewer.
 

@@ -1,8 +1,9 @@
 """The attack on a deployed precision: each picture's worst of three.
 
-(a) Images made on the float32 model, replayed. (b) APGD on the differentiable twin of this very
-precision. (c) Square on the deployed graph, by scores alone. All are rounded to bytes within the
-ball, and the deployed graph alone judges.
+(a) APGD on the differentiable twin of this very precision. (b) Images made on the float32 model,
+replayed. (c) Square on the deployed graph, by scores alone. All are rounded to bytes within the
+ball, and the deployed graph alone judges. The direct attack comes first, and the others try what it
+left standing: how many these break says whether the twin is any good.
 
 Attacks stop at the first image that breaks the model they see, which lies just behind the boundary
 and often breaks nothing else. So where such an image does not break the deployed graph, the image
@@ -39,6 +40,8 @@ from robustzs_training.evaluation.eight_bit import on_the_grid, whole_levels
 
 WORST = "deployed-worst"
 TRANSFER = "deployed-transfer"
+REPLAYED = " replayed"
+"""Behind an attack's name where it broke a picture by images made on the float32 model."""
 _SALT = 90_000  # of starting points, apart from those of other attacks
 
 
@@ -101,10 +104,10 @@ class DeployedAttack:
     def protocol(self) -> Mapping[str, Any]:
         """Everything that decides the result."""
         members: list[dict[str, Any]] = []
-        if self.parent is not None:
-            members += [{**attack.protocol, "on": "float32 torch"} for attack in self.replayed]
         if self.twin is not None:
             members += [{**attack.protocol, "on": "twin"} for attack in self.on_twin]
+        if self.parent is not None:
+            members += [{**attack.protocol, "on": "float32 torch"} for attack in self.replayed]
         if self.by_scores is not None:
             members.append({**self.by_scores.protocol, "on": "deployed graph"})
         return described(
@@ -132,12 +135,12 @@ class DeployedAttack:
             if self.threat.norm == "Linf":
                 whole_levels(self.threat)
         batch = _Batch(victim, pixels, right, rows)
-        if self.parent is not None:
-            for attack in self.replayed:
-                self._through(batch, attack, self.parent, f"{attack.name} replayed", replay=True)
         if self.twin is not None:
             for attack in self.on_twin:
                 self._through(batch, attack, self._seen(self.twin), f"{attack.name} on twin")
+        if self.parent is not None:
+            for attack in self.replayed:
+                self._through(batch, attack, self.parent, f"{attack.name}{REPLAYED}", replay=True)
         places = batch.standing
         if self.by_scores is not None and len(places):
             parts = batch.parts(places)

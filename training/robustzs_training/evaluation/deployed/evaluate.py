@@ -105,22 +105,7 @@ class DeployedRow:
 
     def entry(self) -> schema.Attack:
         """What a card says of the attack."""
-        size = format_size(self.threat.eps)
-        members = list(self.attack.protocol["members"])
-        parts = [f"{member['attack']} on the {member['on']}" for member in members]
-        steps = [int(member["n_steps"]) for member in members if member.get("n_steps")]
-        return schema.Attack(
-            name=self.attack.name,
-            norm=self.threat.norm,
-            eps=size,
-            eps_value=parse_size(size),
-            n_steps=max(steps) if steps else None,
-            seed=self.attack.seed,
-            implementation=f"each picture's worst of {', '.join(parts) or 'nothing'}",
-            eight_bit=self.attack.eight_bit,
-            knowledge="transfer" if self.transfer_only else "white-box",
-            saw_defence=not self.transfer_only,
-        )
+        return entry_of(self.attack)
 
     def result(self, dataset: str, *, keep_outcomes: bool = True) -> schema.Result:
         """The row of a card."""
@@ -151,6 +136,32 @@ class DeployedRow:
                 f"rounded to 8 bits, and {grid.n_repaired} more by another rounding."
             )
         return text
+
+
+def entry_of(attack: DeployedAttack, *, native: bool = False) -> schema.Attack:
+    """What a card says of an attack on a precision.
+
+    Args:
+        attack: The attack.
+        native: Whether the perturbation lives in the pictures before the resize.
+    """
+    size = format_size(attack.threat.eps)
+    members = list(attack.protocol["members"])
+    parts = [f"{member['attack']} on the {member['on']}" for member in members]
+    steps = [int(member["n_steps"]) for member in members if member.get("n_steps")]
+    return schema.Attack(
+        name=attack.name,
+        norm=attack.threat.norm,
+        eps=size,
+        eps_value=parse_size(size),
+        n_steps=max(steps) if steps else None,
+        seed=attack.seed,
+        implementation=f"each picture's worst of {', '.join(parts) or 'nothing'}",
+        space="native-pixels" if native else "model-input",
+        eight_bit=attack.eight_bit,
+        knowledge="transfer" if attack.transfer_only else "white-box",
+        saw_defence=not attack.transfer_only,
+    )
 
 
 def evaluate_deployed(
@@ -196,11 +207,12 @@ def evaluate_deployed(
         deployed = DeployedVariant(
             bundle, images.labels, templates, variant, threads=settings.threads
         )
-        twin, reason = _twin(deployed, images, parent, settings)
+        probes = images.pixels(np.arange(min(N_PROBES, n), dtype=np.int64))
+        twin, reason = probed_twin(deployed, probes, parent, settings)
         for threat in threats:
             attack = deployed_attack(threat, parent, twin, settings)
             run = _Run(deployed, images, attack, len(rows) * n, total, progress)
-            rows.append(run.row(twin, _why(attack, reason, parent, settings), settings.batch_size))
+            rows.append(run.row(twin, why_transfer(attack, reason, settings), settings.batch_size))
     return rows
 
 
@@ -246,15 +258,25 @@ def deployed_attack(
     )
 
 
-def _twin(
+def probed_twin(
     deployed: DeployedVariant,
-    images: EvaluationSet,
+    probes: torch.Tensor,
     parent: Victim | None,
-    settings: DeployedSettings,
+    settings: DeployedSettings = DEFAULT,
 ) -> tuple[Twin | None, str]:
+    """The twin of a precision, or why there is none.
+
+    Args:
+        deployed: The precision.
+        probes: Clean pixels ``[n, 3, H, W]`` to hold it against the engine.
+        parent: The float32 torch model.
+        settings: Whether one is attacked at all, and within 8 bits.
+
+    Raises:
+        UsageError: ``eight_bit``, and the pixels are not of whole 255ths.
+    """
     if not settings.on_twin:
         return None, "no attack on a twin was asked for"
-    probes = images.pixels(np.arange(min(N_PROBES, len(images.keys)), dtype=np.int64))
     if settings.eight_bit:
         check_on_grid(probes)
     try:
@@ -263,13 +285,12 @@ def _twin(
         return None, error.message
 
 
-def _why(
-    attack: DeployedAttack, reason: str, parent: Victim | None, settings: DeployedSettings
-) -> str:
+def why_transfer(attack: DeployedAttack, no_twin: str, settings: DeployedSettings) -> str:
+    """Why the number is of a transfer only; empty where it is not."""
     if not attack.transfer_only:
         return ""
-    reasons = [reason] if reason else []
-    if parent is None or not settings.replayed:
+    reasons = [no_twin] if no_twin else []
+    if attack.parent is None or not settings.replayed:
         reasons.append("nothing was replayed from the float32 model")
     if not settings.n_queries:
         reasons.append("Square was left out")

@@ -17,7 +17,16 @@ def datasets_in(card: Card) -> list[str]:
 
 
 def on_labels(results: Iterable[Result]) -> list[Result]:
-    """Flat top-1, the labels attacked."""
+    """Flat top-1 of the model that the card names, the labels attacked."""
+    return [row for row in _flat(results) if row.precision is None]
+
+
+def of_precisions(results: Iterable[Result], dataset: str) -> list[Result]:
+    """Flat top-1 of deployed encoders."""
+    return [row for row in _flat(results) if row.precision and row.dataset == dataset]
+
+
+def _flat(results: Iterable[Result]) -> list[Result]:
     return [row for row in results if row.depth is None and row.attacked_depth is None]
 
 

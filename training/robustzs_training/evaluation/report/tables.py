@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,6 +11,7 @@ from robustzs.threat import parse_size
 from robustzs_training.evaluation.report.choice import (
     VERDICTS,
     headline_attack,
+    of_precisions,
     of_the_tree,
     on_labels,
 )
@@ -82,12 +84,26 @@ class Headline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Deployed:
+    """A line on encoders as they are deployed; without ``robust`` they were not attacked."""
+
+    precision: str
+    n: int
+    alike: str
+    clean: Share
+    robust: Share | None
+    eps: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """Everything of one dataset."""
 
     dataset: Dataset
     facts: str
     rows: tuple[Row, ...]
+    deployed: tuple[Deployed, ...]
     tree_rows: tuple[Row, ...]
     metrics: tuple[Metrics, ...]
 
@@ -144,6 +160,7 @@ def sections(card: Card) -> list[Section]:
                 dataset=dataset,
                 facts=_facts(dataset),
                 rows=tuple(_row(card, row, main=row.attack == name) for row in flat),
+                deployed=tuple(_deployed(card, dataset.name)),
                 tree_rows=tuple(_row(card, row) for row in tree),
                 metrics=tuple(
                     _metrics(row) for row in [*flat, *tree] if row.metrics or row.clean_metrics
@@ -151,6 +168,31 @@ def sections(card: Card) -> list[Section]:
             )
         )
     return found
+
+
+def _deployed(card: Card, dataset: str) -> Iterator[Deployed]:
+    attacked = of_precisions(card.results, dataset)
+    for each in card.deployed:
+        if each.dataset != dataset:
+            continue
+        mine = [row for row in attacked if row.precision == each.precision]
+        clean = _share(each.clean_accuracy, each.clean_interval)
+        alike = f"{each.n_as_measured} of {each.n}"
+        if not mine:
+            yield Deployed(
+                precision=each.precision, n=each.n, alike=alike, clean=clean, robust=None, eps="",
+                note="not attacked",
+            )  # fmt: skip
+        for row in mine:
+            yield Deployed(
+                precision=each.precision,
+                n=row.n,
+                alike=alike,
+                clean=_share(row.clean_accuracy, row.clean_interval),
+                robust=_share(row.robust_accuracy, row.interval),
+                eps=_size(row),
+                note="transfer only" if row.transfer_only else "worst of twin, replay and Square",
+            )
 
 
 def _tree_order(row: Result) -> tuple[object, ...]:

@@ -33,11 +33,14 @@ def resize_inside(victim: Victim, size: tuple[int, int]) -> Victim:
     def logits_for(texts: Sequence[str]) -> TensorFunction:
         return resized(victim.logits_for(texts))
 
+    among = victim.logits_among
+
     return replace(
         victim,
         logits_of=resized(victim.logits_of),
         image_features_of=resized(victim.image_features_of),
         logits_for=logits_for,
+        logits_among=None if among is None else (lambda prompts: resized(among(prompts))),
     )
 
 
