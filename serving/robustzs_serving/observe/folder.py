@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,7 @@ def share_metrics() -> Path:
     chosen = os.environ.get(FOLDER)
     if chosen is None:
         chosen = os.environ[FOLDER] = tempfile.mkdtemp(prefix="robustzs-metrics-")
+        atexit.register(shutil.rmtree, chosen, ignore_errors=True)
     folder = Path(chosen)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_PROMETHEUS] = str(folder)
