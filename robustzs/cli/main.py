@@ -25,6 +25,7 @@ from robustzs.cli import (
     evaluate,
     export,
     hierarchy,
+    keys,
     models,
     serve,
     train,
@@ -51,6 +52,7 @@ app.command("serve")(serve.serve)
 app.command("train", help=train.HELP)(train.train)
 app.add_typer(models.app, name="models")
 app.add_typer(hierarchy.app, name="hierarchy")
+app.add_typer(keys.app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:
