@@ -6,7 +6,16 @@ import asyncio
 import os
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -236,15 +245,18 @@ class AsyncClient:
         async def answer(batch: Batch) -> list[T | AnswerError]:
             return batch.merged(await self._send(call(batch.images)) if batch.images else [])
 
-        async for rows in _in_order(answer, batches.next, self._settings.batching.concurrency):
-            for row in rows:
-                batches.count()
-                yield row
+        width = self._settings.batching.concurrency
+        # Closed by us: a caller who leaves the stream leaves no request under way.
+        async with aclosing(_in_order(answer, batches.next, width)) as parts:
+            async for rows in parts:
+                for row in rows:
+                    batches.count()
+                    yield row
 
 
 async def _in_order(
     work: Callable[[Batch], Awaitable[T]], following: Callable[[], Batch | None], width: int
-) -> AsyncIterator[T]:
+) -> AsyncGenerator[T, None]:
     """Results in order, of at most ``width`` pieces of work at once."""
     pending: deque[asyncio.Task[T]] = deque()
     try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import ssl
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -316,15 +317,17 @@ class Client:
         def answer(batch: Batch) -> list[T | AnswerError]:
             return batch.merged(self._send(call(batch.images)) if batch.images else [])
 
-        for rows in _in_order(answer, batches.next, self._settings.batching.concurrency):
-            for row in rows:
-                batches.count()
-                yield row
+        width = self._settings.batching.concurrency
+        with closing(_in_order(answer, batches.next, width)) as parts:
+            for rows in parts:
+                for row in rows:
+                    batches.count()
+                    yield row
 
 
 def _in_order(
     work: Callable[[Batch], T], following: Callable[[], Batch | None], width: int
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Results in order, of at most ``width`` pieces of work at once."""
     pending: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(width, thread_name_prefix="robustzs-client")
