@@ -9,20 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from robustzs_client import Client, ConnectionFailedError, ImageRejectedError, InvalidRequestError
-from robustzs_serving.app import Engine
-from robustzs_serving.requests import ClassifyRequest
-from robustzs_serving.settings import ServiceSettings
 
 from robustzs.bundle.store import Bundle
-from robustzs.classifier import Options
-from robustzs.errors import ModelNotFoundError
-from tests.factories import TREE_YAML, make_bundle, picture_bytes
+from tests.factories import TREE_YAML, picture_bytes
 
 
 def _free_port() -> int:
@@ -214,23 +208,6 @@ def test_another_model_than_the_service_has_is_not_found(url: str, tmp_path: Pat
         done = subprocess.run([*command, model], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stderr
         assert ("model-not-found" in done.stderr) == (code > 0)
-
-
-def test_an_alias_names_the_model_that_it_stands_for(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "bundle", name="robustzs-lite-clean")
-    engine = Engine(ServiceSettings(model=str(bundle)))
-    request = ClassifyRequest(
-        images=(picture_bytes("jeep"),),
-        options=Options(),
-        arguments={"labels": ["jeep", "poodle"]},
-        model=None,
-        key="key",
-    )
-    for name in (None, "robustzs-lite", "robustzs-lite-clean"):
-        assert len(engine.classify(replace(request, model=name))) == 1
-    with pytest.raises(ModelNotFoundError, match="only 'robustzs-lite-clean'"):
-        engine.classify(replace(request, model="robustzs"))
-    engine.close()
 
 
 def test_a_digest_binds_the_service_too(url: str, tiny_bundle: Path, tmp_path: Path) -> None:

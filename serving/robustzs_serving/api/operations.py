@@ -19,7 +19,15 @@ Method = Literal["GET", "PUT", "POST", "DELETE"]
 BodyName = Literal["classify", "embed", "zero-shot", "label-set", "hierarchy"]
 
 # --- what any operation may answer; codes are rows of `robustzs_serving.codes`
-_ANY = ("host-refused", "uri-too-long", "headers-too-large", "body-too-large", "internal")
+_ANY = (
+    "http-malformed",
+    "slow-headers",
+    "host-refused",
+    "uri-too-long",
+    "headers-too-large",
+    "body-too-large",
+    "internal",
+)
 _WORK = (*_ANY, "rate-limited", "overloaded", "deadline")
 _KEYED = (*_WORK, "unauthorized")
 _ENGINE = ("not-ready", "shutting-down")

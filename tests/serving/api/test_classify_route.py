@@ -51,9 +51,7 @@ def test_the_answer_is_the_one_of_the_classifier(served: Served, photo: bytes) -
 def test_forms_and_json_say_the_same(served: Served, photo: bytes) -> None:
     labels = ["tabby cat", "dog", "teapot"]
     form = served("POST", "/v1/classify", files={"image": photo}, data={"labels": ",".join(labels)})
-    json = served(
-        "POST", "/v1/classify", json={"images": [{"b64": _b64(photo)}], "labels": labels}
-    )
+    json = served("POST", "/v1/classify", json={"images": [{"b64": _b64(photo)}], "labels": labels})
     one = served("POST", "/v1/classify", json={"image": {"b64": _b64(photo)}, "labels": labels})
     assert form.json()["results"] == json.json()["results"] == one.json()["results"]
     assert form.json()["results"][0]["prediction"]["name"] == "tabby cat"
@@ -81,7 +79,7 @@ def test_hugging_face_clients_get_labels_and_scores(served: Served, photo: bytes
     request = {"inputs": _b64(photo), "parameters": parameters}
     path = "/v1/hf/zero-shot-image-classification"
     rows = served("POST", path, json=request).json()
-    assert [row["label"] for row in rows][0] == "tabby cat"
+    assert rows[0]["label"] == "tabby cat"
     assert {row["label"] for row in rows} == set(parameters["candidate_labels"])
     assert [row["score"] for row in rows] == sorted((r["score"] for r in rows), reverse=True)
     assert sum(row["score"] for row in rows) == pytest.approx(1.0, abs=1e-5)
