@@ -17,6 +17,7 @@ import numpy.typing as npt
 from robustzs.backends.base import Float32Array
 from robustzs.errors import InferenceError, UsageError
 from robustzs_serving.errors import DeadlineError, QueueFullError, ShuttingDownError
+from robustzs_serving.observe import record
 from robustzs_serving.observe.metrics import Metrics
 
 _logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class _Row:
     deadline: float
     since: float = field(default_factory=time.monotonic)
     waits: bool = True
+    began: float = 0.0  # of the run that answered it
+    ended: float = 0.0
+    n_rows: int = 0
 
 
 class Batcher:
@@ -143,9 +147,12 @@ class Batcher:
         timer = loop.call_later(deadline - row.since, _expire, row)
         self._take_in(row)
         try:
-            return await row.future
+            features = await row.future
         finally:
             timer.cancel()
+        record("queue", row.since, row.began)
+        record("model", row.began, row.ended, {"rows": row.n_rows})
+        return features
 
     async def close(self, *, drain: bool = True) -> None:
         """Take nothing new, finish what waits (or refuse it), end the thread.
@@ -243,11 +250,13 @@ class Batcher:
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._thread, self._run_rows, batch, size)
         await asyncio.wait([running])
-        self._metrics.batch(len(batch), size - len(batch), time.monotonic() - started)
+        ended = time.monotonic()
+        self._metrics.batch(len(batch), size - len(batch), ended - started)
         error = running.exception()
         if error is None:
             for row, features in zip(batch, running.result(), strict=False):
                 if not row.future.done():
+                    row.began, row.ended, row.n_rows = started, ended, len(batch)
                     row.future.set_result(features.copy())
         return error
 

@@ -29,6 +29,7 @@ from robustzs_serving.errors import (
     ShuttingDownError,
 )
 from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
+from robustzs_serving.observe import span
 from robustzs_serving.observe.metrics import Metrics
 from robustzs_serving.observe.readiness import Readiness
 from robustzs_serving.settings import ServiceSettings
@@ -101,7 +102,7 @@ class Engine:
         with self._inside() as parts:
             _check_model(parts.embedder, call.model)
             classifier, rows = await _both(
-                parts.classifiers.get(call, deadline=deadline),
+                _traced("classifier", parts.classifiers.get(call, deadline=deadline)),
                 self._encode(parts, call.images, deadline),
             )
             places = [place for place, row in enumerate(rows) if not isinstance(row, ErrorRow)]
@@ -308,10 +309,16 @@ async def _encode_one(parts: _Parts, image: ImagePart, deadline: float) -> Float
     if image.error is not None:
         return ErrorRow(image.error)
     try:
-        pixels = await parts.decoder.decode(image.data, deadline=deadline)
+        with span("decode"):
+            pixels = await parts.decoder.decode(image.data, deadline=deadline)
         return await parts.batcher.submit(pixels, deadline=deadline)
     except (ImageError, BackendError) as error:
         return ErrorRow(error)
+
+
+async def _traced(name: str, work: Awaitable[T]) -> T:
+    with span(name):
+        return await work
 
 
 async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:

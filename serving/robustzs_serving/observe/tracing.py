@@ -1,8 +1,9 @@
 """OpenTelemetry spans, when an endpoint is set; otherwise nothing is imported and nothing is made.
 
 A request's spans: the request itself (continuing the caller's ``traceparent``), and below it
-``decode``, ``queue``, ``model`` and ``text``. They go out over OTLP/HTTP in a thread of their own;
-when the collector is away, they are dropped, and the service does not wait.
+``classifier`` (labels, tree and their text features), ``decode``, ``queue`` and ``model``. They go
+out over OTLP/HTTP in a thread of their own; when the collector is away, they are dropped, and the
+service does not wait.
 """
 
 from __future__ import annotations
