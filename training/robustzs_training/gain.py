@@ -8,13 +8,14 @@ from typing import Any
 from robustzs.labels.templates import get_templates
 from robustzs.settings import cache_dir
 from robustzs_training.assemble import Workshop
-from robustzs_training.evaluation.heldout import HeldOut, heldout_of
+from robustzs_training.evaluation.heldout import MAX_UNREADABLE, HeldOut, heldout_of
 from robustzs_training.evaluation.robustness import compare, measure
 from robustzs_training.evaluation.victim import head_of
 from robustzs_training.factory import adapter_of, device_of, load_model, tokenizer_for
 from robustzs_training.finish import geometry_of, templates_of
 from robustzs_training.recipe import EvaluatePart
 
+_N_TRIED = 4  # one that is broken is for the measurement to count
 NOT_MEASURED: dict[str, Any] = {"before": None, "after": None, "gain": None, "protocol": None}
 
 
@@ -36,7 +37,7 @@ def measure_gain(
     part = recipe.evaluate
     if part is None:
         return dict(NOT_MEASURED)
-    heldout = _held_out(shop, part)
+    heldout = held_out_of(shop, part)
     if heldout is None:
         return dict(NOT_MEASURED)
     say(f"measuring on {len(heldout)} pictures, {part.n_steps} iterations of APGD-CE, twice")
@@ -73,7 +74,8 @@ def check_measurable(shop: Workshop) -> tuple[str, ...]:
     part = shop.recipe.evaluate
     if part is None:
         return ()
-    if _held_out(shop, part.model_copy(update={"n_images": 1})) is not None:
+    few = part.model_copy(update={"n_images": _N_TRIED})
+    if held_out_of(shop, few, max_unreadable=1.0) is not None:
         return ()
     return (
         "nothing will be measured: no pictures are held out; name a labelled folder that is not "
@@ -81,8 +83,16 @@ def check_measurable(shop: Workshop) -> tuple[str, ...]:
     )
 
 
-def _held_out(shop: Workshop, part: EvaluatePart) -> HeldOut | None:
+def held_out_of(
+    shop: Workshop, part: EvaluatePart, *, max_unreadable: float = MAX_UNREADABLE
+) -> HeldOut | None:
+    """The pictures that ``part`` measures a run on; see :func:`heldout_of`."""
     recipe = shop.recipe
     return heldout_of(
-        part, recipe.data, shop.source.preprocess, cache=cache_dir() / "data", seed=recipe.run.seed
+        part,
+        recipe.data,
+        shop.source.preprocess,
+        cache=cache_dir() / "data",
+        seed=recipe.run.seed,
+        max_unreadable=max_unreadable,
     )

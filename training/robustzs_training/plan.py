@@ -1,7 +1,8 @@
 """What a run would do, and how long it would take, without doing it: `robustzs train --dry-run`.
 
 Data, model, memory and disk are looked at as a run would look at them; one step is taken on one
-batch, and its weights are thrown away. Nothing is written to the output folder.
+batch, and its weights are thrown away; the attack that measures looks once at a batch of what is
+held out. Nothing is written to the output folder.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from robustzs.threat import format_size
 from robustzs_training.assemble import Clock, Place, Say, Workshop, assemble
 from robustzs_training.caption_features import distinct_captions
 from robustzs_training.data.base import Examples, Keyed, SampleSource
+from robustzs_training.estimate import MeasuringTime, export_seconds, time_measuring
 from robustzs_training.finish import RUN_FOLDER
 from robustzs_training.gain import check_measurable
 from robustzs_training.loop.machine import lay_out
@@ -73,7 +75,7 @@ def make_plan(request: TrainRequest, *, say: Say) -> Plan:
         shop.objective, recipe, request.output / RUN_FOLDER, image_size=size, device=device
     )
     problems = _problems(report)
-    step = time_step(shop, device) if not problems else None
+    times = None if problems else _take_times(shop, device, clock)
     document = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
@@ -86,12 +88,11 @@ def make_plan(request: TrainRequest, *, say: Say) -> Plan:
         "memory": {"needed": report.memory_needed, "free": report.memory_free},
         "disk": {"needed": report.disk_needed, "free": report.disk_free},
         "device": str(device),
-        "step_seconds": None if step is None else step.seconds,
-        "load_seconds": None if step is None else step.load_seconds,
-        "training_seconds": None if step is None else training_seconds(shop, step),
+        **_times_record(times),
+        "trees": [tree.name for tree in shop.trees],
         "problems": list(problems),
     }
-    lines = _lines(shop, data, report, size, step)
+    lines = _lines(shop, data, report, size, times)
     return Plan(lines=tuple(lines), document=document, problems=problems)
 
 
@@ -199,6 +200,44 @@ def training_seconds(shop: Workshop, step: StepTime) -> float:
     return shop.steps * max(step.seconds, step.load_seconds / n_workers)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of a run's parts; ``None`` for a part that it does not have."""
+
+    data: float
+    step: StepTime
+    training: float
+    measuring: MeasuringTime | None
+    export: float | None
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        measuring = 0.0 if self.measuring is None else self.measuring.seconds
+        return self.data + self.training + measuring + (self.export or 0.0)
+
+
+def _take_times(shop: Workshop, device: torch.device, clock: Clock) -> Times:
+    step = time_step(shop, device)
+    return Times(
+        data=clock.seconds["data"],
+        step=step,
+        training=training_seconds(shop, step),
+        measuring=time_measuring(shop),
+        export=export_seconds(shop),
+    )
+
+
+def _times_record(times: Times | None) -> dict[str, float | None]:
+    names = ("step", "load", "training", "evaluation", "export", "total")
+    found: list[float | None] = [None] * len(names)
+    if times is not None:
+        measuring = None if times.measuring is None else times.measuring.seconds
+        found = [times.step.seconds, times.step.load_seconds, times.training]
+        found += [measuring, times.export, times.total]
+    return {f"{name}_seconds": value for name, value in zip(names, found, strict=True)}
+
+
 # ---- for people ----------------------------------------------------------------------------------
 
 
@@ -215,7 +254,7 @@ def _lines(
     data: dict[str, Any],
     report: PreflightReport,
     size: tuple[int, int],
-    step: StepTime | None,
+    times: Times | None,
 ) -> list[tuple[str, str]]:
     recipe = shop.recipe
     attack, threat = recipe.attack, recipe.threat
@@ -240,10 +279,10 @@ def _lines(
          f"on {report.device}"),
         ("disk", f"at most {gib(report.disk_needed)}; {gib(report.disk_free)} free"),
     ]  # fmt: skip
-    if step is not None:
-        lines.append(("time", _time_line(shop, step)))
-    if recipe.evaluate is not None:
-        lines.append(("then", _evaluation_line(recipe)))
+    if shop.trees:
+        lines.append(("trees", f"{len(shop.trees)}: {', '.join(t.name for t in shop.trees)}"))
+    if times is not None:
+        lines += _time_lines(shop, times)
     return lines
 
 
@@ -253,23 +292,31 @@ def _data_line(data: dict[str, Any]) -> str:
     return f"{data['n']} images, {classes}; {bad} of {data['n_read']} that were read"
 
 
-def _time_line(shop: Workshop, step: StepTime) -> str:
+def _time_lines(shop: Workshop, times: Times) -> list[tuple[str, str]]:
+    step = times.step
     taken = "one step" if step.n_taken == 1 else f"the last of {step.n_taken} steps"
     reading = f"reading a batch took {step.load_seconds:.2g} s"
-    return (
-        f"about {duration(training_seconds(shop, step))} of training: {taken} on one batch took "
-        f"{step.seconds:.2g} s here, and {reading}; one process, nothing else running"
-    )
+    lines = [
+        ("time", f"about {duration(times.training)} of training: {taken} on one batch took "
+         f"{step.seconds:.2g} s here, and {reading}; one process, nothing else running"),
+        ("  then", _measuring_line(shop.recipe, times.measuring)),
+    ]  # fmt: skip
+    if times.export is not None:
+        lines.append(
+            ("  then", f"about {duration(times.export)} of export: by the size of the model")
+        )
+    return [*lines, ("in all", f"about {duration(times.total)}")]
 
 
-def _evaluation_line(recipe: Recipe) -> str:
+def _measuring_line(recipe: Recipe, found: MeasuringTime | None) -> str:
     part = recipe.evaluate
-    if part is None:
+    if part is None or found is None:
         return "nothing is measured"
-    images = "all held-out images" if part.n_images is None else f"{part.n_images} images"
     return (
-        f"{images} before and after, APGD-CE with {part.n_steps} iterations at eps "
-        f"{format_size(part.eps)}; not part of the time above"
+        f"about {duration(found.seconds)} of measuring: {found.n} images before and after, APGD-CE "
+        f"with {part.n_steps} iterations at eps {format_size(part.eps)}; {found.fraction_right:.0%}"
+        f" of {found.n_tried} are right now, one look at these took {found.look_seconds:.2g} s, "
+        f"and one that withstands is looked at {found.n_looks} times"
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from robustzs.errors import UsageError
 from robustzs.hierarchy.cuts import cut_at_counts, cut_at_depths, with_other_parents
-from robustzs.hierarchy.load import LoadedHierarchy, load_hierarchy, split_specs
+from robustzs.hierarchy.load import LoadedHierarchy, Spec, load_hierarchy, split_specs
 from robustzs.hierarchy.noun_index import NounIndex
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels import LabelSet
@@ -97,7 +97,7 @@ def _too_few(
     )
 
 
-def _load(specs: Sequence[str | Hierarchy], labels: LabelSet) -> LoadedHierarchy:
+def _load(specs: Sequence[Spec], labels: LabelSet) -> LoadedHierarchy:
     return load_hierarchy(list(specs), labels, on_ambiguous="first", on_unknown="attach")
 
 

@@ -242,7 +242,8 @@ def test_a_plan_tells_everything_and_writes_nothing(run, tmp_path, pictures):
     done = run(*arguments(tmp_path, pictures, "--dry-run", "--set", "data.max_bad_fraction=0.5"))
     assert done.code == 0, done.err
     for expected in ("12 images, 4 classes; 1 broken of 12", "2 steps of 4 images", "memory",
-                     "disk", "about", "APGD-CE with 2 iterations"):  # fmt: skip
+                     "disk", "of training", "of measuring: 12 images before and after, APGD-CE "
+                     "with 2 iterations", "in all"):  # fmt: skip
         assert expected in done.out
     assert f"{NAMES[0]}/0.png: " in done.out
     assert not (tmp_path / "out").exists()
@@ -258,7 +259,24 @@ def test_a_plan_as_json(run, tmp_path, pictures):
     assert plan["step_seconds"] > 0
     each = plan["step_seconds"] + plan["load_seconds"]
     assert plan["training_seconds"] == pytest.approx(500 * each)
+    assert plan["evaluation_seconds"] > 0
+    assert plan["export_seconds"] is None
+    parts = plan["data"]["seconds_to_open"], plan["training_seconds"], plan["evaluation_seconds"]
+    assert plan["total_seconds"] == pytest.approx(sum(parts), abs=1e-3)
     assert plan["data"]["n_captioned"] == 0
+
+
+def test_a_plan_has_what_the_run_has(run, tmp_path, pictures):
+    done = run(*arguments(tmp_path, pictures, "--dry-run", recipe="hierarchical-forest-vit-b-32",
+                          export=True), "--set", "data.hierarchy=[wordnet, flat]")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "2: wordnet, flat" in done.out
+    assert "of export" in done.out
+    bare = run(*arguments(tmp_path, pictures, "--dry-run", "--no-evaluate", "--json"))
+    plan = json.loads(bare.out)
+    assert plan["evaluation_seconds"] is plan["export_seconds"] is None
+    assert plan["trees"] == []
+    assert plan["total_seconds"] >= plan["training_seconds"]
 
 
 def test_a_plan_that_cannot_be(run, tmp_path, pictures, monkeypatch):

@@ -42,6 +42,14 @@ _LOOKS = (3, 8)
 """An image is given up once it is broken: all are attacked until APGD has looked at the model three
 times, those that stand until it has looked eight times, and the rest to the end. Every attack of an
 image begins anew and takes the same path, so this changes no verdict."""
+FEWEST_LOOKS = _LOOKS[0]
+"""At a picture that breaks at once."""
+
+
+def looks_at_standing(n_iter: int) -> int:
+    """How often the model is shown a picture that withstands ``n_iter`` steps, with gradients."""
+    whole = n_iter + 1
+    return sum(min(n_calls, whole) for n_calls in _LOOKS) + whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from robustzs.labels import LabelSet
 from robustzs_training.data.base import SampleSource
 from robustzs_training.recipe import DataPart, EvaluatePart
 
-_MAX_UNREADABLE = 0.01
+MAX_UNREADABLE = 0.01
 _HELD_OUT = "val"
 
 
@@ -30,6 +30,7 @@ class HeldOut:
         classes: What to choose from.
         source: Where the pictures come from, and what is known about their part in training.
         digest: Sha256 over names, classes and pixels, in hex.
+        n_available: Pictures that these were taken from.
     """
 
     keys: tuple[str, ...]
@@ -38,13 +39,20 @@ class HeldOut:
     classes: LabelSet
     source: str
     digest: str
+    n_available: int
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
 def heldout_of(
-    part: EvaluatePart, data: DataPart, config: PreprocessConfig, *, cache: Path, seed: int = 0
+    part: EvaluatePart,
+    data: DataPart,
+    config: PreprocessConfig,
+    *,
+    cache: Path,
+    seed: int = 0,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> HeldOut | None:
     """The pictures that a recipe measures on.
 
@@ -57,34 +65,49 @@ def heldout_of(
         config: How an image becomes pixels of the model that is measured.
         cache: Where generated pictures are kept.
         seed: Of the subset, where ``n_images`` asks for one.
+        max_unreadable: Share of the pictures that may be broken.
 
     Raises:
         DatasetNotFoundError: No such folder.
         DataError: The folder has no classes, or pictures cannot be read.
     """
+    found = _open(part, data, cache)
+    if found is None:
+        return None
+    source, text = found
+    return read_pictures(
+        source,
+        config,
+        text=text,
+        n_images=part.n_images,
+        seed=seed,
+        max_unreadable=max_unreadable,
+    )
+
+
+def _open(part: EvaluatePart, data: DataPart, cache: Path) -> tuple[SampleSource, str] | None:
+    """The pictures that could be measured on, and what a protocol says about them."""
     if part.path is not None:
         from robustzs_training.data.folders import open_folder
 
         folder = Path(part.path).expanduser()
-        source: SampleSource = open_folder(folder, split="val")
         text = f"{folder}: whether it was trained on is for its owner to know"
-    elif data.source == "openmoji":
+        return open_folder(folder, split="val"), text
+    if data.source == "openmoji":
         from robustzs_training.data.openmoji import open_held_out
 
-        source = open_held_out(cache=cache)
         text = (
             "OpenMoji drawings on generated textures and crops of scikit-learn's photographs; "
             "one picture of each concept, none of these concepts trained on"
         )
-    elif (folder_or_none := _val_beside(data)) is not None:
-        from robustzs_training.data.folders import open_folder
-
-        folder = folder_or_none
-        source = open_folder(folder, split=_HELD_OUT, by_wnid=data.source == "wnid-folder")
-        text = f"{folder / _HELD_OUT}, the split beside the one that is trained on"
-    else:
+        return open_held_out(cache=cache), text
+    beside = _val_beside(data)
+    if beside is None:
         return None
-    return read_pictures(source, config, text=text, n_images=part.n_images, seed=seed)
+    from robustzs_training.data.folders import open_folder
+
+    source = open_folder(beside, split=_HELD_OUT, by_wnid=data.source == "wnid-folder")
+    return source, f"{beside / _HELD_OUT}, the split beside the one that is trained on"
 
 
 def _val_beside(data: DataPart) -> Path | None:
@@ -105,6 +128,7 @@ def read_pictures(
     text: str,
     n_images: int | None = None,
     seed: int = 0,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> HeldOut:
     """Read all pictures of a source, or a seeded subset, as a model sees them.
 
@@ -114,9 +138,10 @@ def read_pictures(
         text: What the protocol says about the pictures.
         n_images: Size of the subset; ``None`` for all.
         seed: Of the subset.
+        max_unreadable: Share of the pictures that may be broken.
 
     Raises:
-        DataError: No classes, or more than one percent of the pictures cannot be read.
+        DataError: No classes, or more of the pictures cannot be read.
     """
     if source.labels is None:
         raise DataError(
@@ -139,7 +164,7 @@ def read_pictures(
         keys.append(sample.key)
         pixels.append(found)
         labels.append(sample.label)
-    if not keys or len(unreadable) > _MAX_UNREADABLE * len(rows):
+    if not keys or len(unreadable) > max_unreadable * len(rows):
         raise DataError(
             f"{len(unreadable)} of {len(rows)} pictures cannot be used; first: "
             f"{unreadable[0] if unreadable else 'they have no class'}",
@@ -153,6 +178,7 @@ def read_pictures(
         classes=source.labels,
         source=text,
         digest=_digest(source.labels, keys, stacked, places),
+        n_available=len(source),
     )
 
 
