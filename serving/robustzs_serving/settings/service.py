@@ -41,7 +41,9 @@ class ServiceSettings(BaseModel):
         256_000_000, description="classifiers kept ready in a process"
     )
     store_dir: Path | None = Field(
-        None, description="folder of stored label sets and hierarchies; none are kept without"
+        None,
+        description="folder of stored label sets and hierarchies; by default "
+        "`$XDG_DATA_HOME/robustzs/stored`",
     )
     keys_file: Path | None = Field(
         None, description="file of `robustzs keys`; without it no key is asked for"
