@@ -86,6 +86,11 @@ class DecodePool:
         return [pid for pid in (slot.pid for slot in self._slots) if pid is not None]
 
     @property
+    def n_alive(self) -> int:
+        """Processes that take work, or are about to."""
+        return sum(slot.is_alive for slot in self._slots)
+
+    @property
     def free(self) -> int:
         """Images that may still be given."""
         return max(0, self._max_inside - self._n_inside)

@@ -81,6 +81,12 @@ class DecodeSlot:
             return None
         return process.pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a process, warm or about to be."""
+        process = self._process
+        return process is not None and process.poll() is None
+
     def start(self) -> None:
         """Start a process, if there is none, and wait until it is warm.
 

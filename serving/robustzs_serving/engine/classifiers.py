@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from functools import partial
 
 from robustzs.classifier import Classifier, Embedder
 from robustzs.errors import UsageError
@@ -42,7 +43,7 @@ class Classifiers:
         self._max_bytes = max_bytes
         self._metrics = metrics or Metrics()
         self._kept: OrderedDict[str, tuple[Classifier, int]] = OrderedDict()
-        self._making: dict[str, asyncio.Future[tuple[Classifier, int]]] = {}
+        self._making: dict[str, _Making] = {}
         self._n_bytes = 0
 
     def __len__(self) -> int:
@@ -77,32 +78,36 @@ class Classifiers:
             self._kept.move_to_end(key)
             return kept[0]
         making = self._making.get(key)
-        if making is None:
+        if making is None or making.result.cancelled():
             n_texts = prompts_needed(call, self._embedder.manifest.templates)
-            making = self._lanes.start(lambda: self._make(call), n_texts=n_texts)
+            making = _Making()
+            making.result = self._lanes.start(partial(self._make, call, making), n_texts=n_texts)
+            making.result.add_done_callback(partial(self._made, key, making))
             self._making[key] = making
-            making.add_done_callback(lambda future: self._made(key, future))
         try:
-            left = max(0.0, deadline - time.monotonic())
-            return (await asyncio.wait_for(asyncio.shield(making), left))[0]
+            return await making.wait(deadline)
         except asyncio.TimeoutError as error:
             raise DeadlineError(
                 "labels and tree were not ready in time", hint="ask again: they will be soon"
             ) from error
 
-    def _made(self, key: str, making: asyncio.Future[tuple[Classifier, int]]) -> None:
-        del self._making[key]
-        if making.cancelled() or making.exception() is not None:
+    def _made(
+        self, key: str, making: _Making, result: asyncio.Future[tuple[Classifier, int]]
+    ) -> None:
+        if self._making.get(key) is making:
+            del self._making[key]
+        if result.cancelled() or result.exception() is not None:
             return
-        self._kept[key] = making.result()
-        self._n_bytes += making.result()[1]
+        self._kept[key] = result.result()
+        self._n_bytes += result.result()[1]
         while self._n_bytes > self._max_bytes:
             _, (_, n_bytes) = self._kept.popitem(last=False)
             self._n_bytes -= n_bytes
         self._metrics.cached("classifiers", self._n_bytes)
 
-    def _make(self, call: ClassifyCall) -> tuple[Classifier, int]:
+    def _make(self, call: ClassifyCall, making: _Making) -> tuple[Classifier, int]:
         """In a thread of a lane."""
+        making.has_begun = True
         started = time.monotonic()
         count = _Count()
         classifier = Classifier(
@@ -117,6 +122,34 @@ class Classifiers:
         )
         self._metrics.texts(count.total, time.monotonic() - started)
         return classifier, bytes_held(classifier)
+
+
+class _Making:
+    """A classifier that is being made, or waits for its thread."""
+
+    result: asyncio.Future[tuple[Classifier, int]]
+
+    def __init__(self) -> None:
+        self.has_begun = False
+        self._n_waiting = 0
+
+    async def wait(self, deadline: float) -> Classifier:
+        """The classifier, when it is made.
+
+        What nobody waits for any more is made only if it has begun: its work would be lost, and
+        the next one will ask.
+
+        Raises:
+            asyncio.TimeoutError: at the deadline.
+        """
+        self._n_waiting += 1
+        try:
+            left = max(0.0, deadline - time.monotonic())
+            return (await asyncio.wait_for(asyncio.shield(self.result), left))[0]
+        finally:
+            self._n_waiting -= 1
+            if self._n_waiting == 0 and not self.has_begun:
+                self.result.cancel()
 
 
 class _Count:

@@ -63,6 +63,8 @@ class Engine:
     async def start(self) -> None:
         """Verify and load the model, start decode processes, warm everything up.
 
+        Where it raises, ``close`` is still to be called.
+
         Raises:
             BundleError: no such model, or not whole.
             BackendError: the engine cannot run it, or not on the device that was asked for.
@@ -70,9 +72,8 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         embedder = await loop.run_in_executor(None, _load, self._settings)
-        parts = _Parts(embedder, self._settings, self._metrics)
-        self._parts = parts
-        await asyncio.gather(parts.decoder.start(), parts.batcher.warm())
+        self._parts = parts = _Parts(embedder, self._settings, self._metrics)
+        await _both(parts.decoder.start(), parts.batcher.warm())
         self._warmed_up = True
         described = self.description
         self._metrics.model(
@@ -158,7 +159,7 @@ class Engine:
             model_verified=parts is not None,
             warmed_up=self._warmed_up,
             provider_as_asked=self._warmed_up,
-            decoders_alive=parts is not None and bool(parts.decoder.pids),
+            decoders_alive=parts is not None and parts.decoder.n_alive > 0,
             accepting=self._accepting,
         )
 

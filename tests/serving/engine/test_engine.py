@@ -284,6 +284,25 @@ def test_a_deadline_lets_the_waiter_go_and_the_work_goes_on() -> None:
     run(ask, metrics=metrics)
 
 
+def test_what_nobody_waits_for_any_more_is_not_begun() -> None:
+    metrics = Counted()
+
+    def call(n: int) -> ClassifyCall:
+        names = (f"a rather long name of thing {i} of {n} things in all" for i in range(n))
+        return ClassifyCall(images=(), labels=labels(*names))
+
+    async def ask(engine: Engine) -> None:
+        busy = [asyncio.ensure_future(engine.classify(call(n), deadline=soon())) for n in (70, 71)]
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineError):
+            await engine.classify(call(5), deadline=soon(0.01))
+        await asyncio.gather(*busy)
+        await engine.classify(call(6), deadline=soon())
+        assert metrics.prompts == 70 + 71 + 6
+
+    run(ask, metrics=metrics)
+
+
 def test_more_images_than_there_is_room_for_are_refused_at_once() -> None:
     async def ask(engine: Engine) -> None:
         call = ClassifyCall(images=(photo(),) * 5, labels=CATS)
