@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training second-opinion lite wheel bento clean
+        benchmark-training benchmark-evaluation second-opinion lite wheel bento clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ benchmark-training: $(VENV)/.installed-dev  ## One training step, and how it gro
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-32 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-16 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.growth
+
+benchmark-evaluation: $(VENV)/.installed-dev  ## `robustzs evaluate` against the plain loop over the same attacks (apt install dataset-fashion-mnist)
+	$(BIN)/python -m benchmarks.evaluation_cost
 
 second-opinion: $(VENV)/.installed-dev  ## AutoAttack against torchattacks, in .venv-second, on 200 images (10 minutes)
 	$(BIN)/python -m benchmarks.second_opinion --environment $(VENV)-second
