@@ -5,19 +5,14 @@ application (``front.WholeApp``). This module is loaded by the supervisor, too, 
 not load a model: the application's life cycle does that, in each worker.
 """
 
-# ruff: noqa: E402 (two variables of the environment are read once, by what is imported next)
+# ruff: noqa: E402 (the shared folder must be known before prometheus_client is imported)
 
 from __future__ import annotations
 
 import logging
-import os
-
-# Read once by BentoML, at its import: no report to its maker, whoever starts the service.
-os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 
 from robustzs_serving.observe.folder import share_metrics
 
-# Before anything imports prometheus_client.
 share_metrics()
 
 import bentoml
@@ -34,11 +29,12 @@ from robustzs_serving.observe import (
     configure_tracing,
 )
 from robustzs_serving.settings import ServiceSettings
-from robustzs_serving.supervisor import end_with_parent, tame_supervisor
+from robustzs_serving.supervisor import end_with_parent, report_nothing, tame_supervisor
 
 _logger = logging.getLogger(__name__)
 settings = ServiceSettings.from_env()
 configure_logging(settings.log_format)
+report_nothing()
 tame_supervisor()
 metrics = PrometheusMetrics(reasons=CODES)
 app = create_app(settings, metrics=metrics)
@@ -83,7 +79,6 @@ def _started() -> None:
             "digest": model.digest,
             "precision": model.precision,
             "provider": model.provider,
-            "address": f"{settings.host}:{settings.port}",
         },
     )
 

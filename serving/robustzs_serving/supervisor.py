@@ -48,6 +48,18 @@ def _arbiter(watchers: list[Any], *, threaded: bool = False, **arguments: Any) -
     return arbiter
 
 
+def report_nothing() -> None:
+    """No usage report to BentoML's maker, whoever starts the service.
+
+    BentoML asks ``BENTOML_DO_NOT_TRACK`` once and remembers: ``bentoml serve`` has asked before it
+    loads the service, and reports at the end (seen by strace).
+    """
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    from bentoml._internal.utils.analytics import usage_stats
+
+    usage_stats.do_not_track.cache_clear()
+
+
 def end_with_parent() -> None:
     """Have this process asked to stop when the supervisor dies, however it does (Linux)."""
     if not sys.platform.startswith("linux"):
