@@ -18,10 +18,11 @@ settings.load_profile("robustzs")
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's cache and models."""
+    """No test reads or writes the user's cache, models and stored label sets."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("ROBUSTZS_CACHE", str(home / "cache"))
     monkeypatch.setenv("ROBUSTZS_MODELS", str(home / "models"))
+    monkeypatch.setenv("ROBUSTZS_STORE_DIR", str(home / "stored"))
 
 
 @pytest.fixture(scope="session")

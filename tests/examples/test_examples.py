@@ -89,8 +89,11 @@ def service(tiny_bundle: Path, tmp_path: Path) -> Iterator[str]:
 
 
 def test_ask_service_asks(service: str) -> None:
-    (line,) = lines_of("ask_service.py", service)
-    assert line.endswith(", by tiny")
+    first, *photos = lines_of("ask_service.py", service)
+    assert first.endswith(", by tiny")
+    names = sorted(path.name for path in (EXAMPLES / "photos").iterdir() if path.suffix != ".md")
+    found = [re.fullmatch(r"(\S+): [a-z ]+ \d\.\d\d", line) for line in photos]
+    assert [match[1] for match in found if match] == names
 
 
 def test_attack_endpoint_turns_a_picture_and_counts_its_queries(

@@ -257,7 +257,7 @@ class _Builder:
         }
 
     def _schema(self, model: Any, mode: JsonSchemaMode) -> Document:
-        schema = TypeAdapter(model).json_schema(mode=mode, ref_template=_REF)
+        schema = _plain_arrays(TypeAdapter(model).json_schema(mode=mode, ref_template=_REF))
         for name, definition in schema.pop("$defs", {}).items():
             self._define(name, definition)
         title = schema.get("title")
@@ -276,6 +276,19 @@ class _Builder:
 
 def _headers(names: tuple[str, ...]) -> Document:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
+
+
+def _plain_arrays(value: Any) -> Any:
+    """Tuples of one kind as lists of a fixed length: the same, and all tools know it."""
+    if isinstance(value, list):
+        return [_plain_arrays(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: _plain_arrays(item) for key, item in value.items()}
+    places = made.get("prefixItems")
+    if places and all(place == places[0] for place in places):
+        made["items"] = made.pop("prefixItems")[0]
+    return made
 
 
 def _without_scores(definition: Document) -> Document:

@@ -239,7 +239,9 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         """One writer of a key at a time, in all processes."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
