@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation second-opinion lite wheel bento clean
+        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,24 @@ WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tes
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
 	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
-	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx pytest pytest-timeout trustme
+	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx openapi-spec-validator pytest pytest-timeout trustme
 	cp -r tests examples docs pyproject.toml build/wheel-tests
 	cd build/wheel-tests && $(CURDIR)/$(VENV)-wheel/bin/python -m pytest -m $(FAST) $(WHEEL_TESTS)
+
+test-service: $(VENV)/.installed-dev  ## The service's tests, stops, kills and slow clients included (half an hour)
+	$(PYTEST) -m "not gpu" tests/serving
+
+# The bento is installed as its own script installs it, and served from an empty folder.
+BENTO := build/bento
+test-bento: $(VENV)/.installed-dev wheel  ## Build the bento, serve it from a fresh environment, run the end-to-end tests on it
+	rm -rf $(BENTO) $(VENV)-bento && mkdir -p $(BENTO)/home $(BENTO)/empty
+	BENTOML_HOME=$(CURDIR)/$(BENTO)/home BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build -o tag
+	mv "$$(echo $(BENTO)/home/bentos/robustzs/*/bento.yaml | xargs dirname)" $(BENTO)/robustzs
+	$(PYTHON) -m venv $(VENV)-bento
+	export VIRTUAL_ENV=$(CURDIR)/$(VENV)-bento PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_QUIET=1; \
+	  PATH="$$VIRTUAL_ENV/bin:$$PATH" bash $(BENTO)/robustzs/env/python/install.sh
+	ROBUSTZS_TEST_COMMAND="$(CURDIR)/$(VENV)-bento/bin/python -m bentoml serve $(CURDIR)/$(BENTO)/robustzs --host 127.0.0.1 --port {port} --timeout-graceful-shutdown 2" \
+	  $(PYTEST) -m "slow or not slow" tests/serving/e2e tests/serving/service/test_life_cycle.py tests/serving/service/test_wire.py
 
 coverage: $(VENV)/.installed-dev  ## The default suite with a coverage report
 	$(PIP) install --quiet -c constraints.txt pytest-cov
