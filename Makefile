@@ -69,7 +69,7 @@ test-service: $(VENV)/.installed-dev  ## The service's tests, stops, kills and s
 # The bento is installed as its own script installs it, and served from an empty folder.
 BENTO := build/bento
 test-bento: $(VENV)/.installed-dev wheel  ## Build the bento, serve it from a fresh environment, run the end-to-end tests on it
-	rm -rf $(BENTO) $(VENV)-bento && mkdir -p $(BENTO)/home $(BENTO)/empty
+	rm -rf $(BENTO) $(VENV)-bento && mkdir -p $(BENTO)/home
 	BENTOML_HOME=$(CURDIR)/$(BENTO)/home BENTOML_DO_NOT_TRACK=True $(BIN)/bentoml build -o tag
 	mv "$$(echo $(BENTO)/home/bentos/robustzs/*/bento.yaml | xargs dirname)" $(BENTO)/robustzs
 	$(PYTHON) -m venv $(VENV)-bento
