@@ -21,6 +21,8 @@ from robustzs_training.objectives import (
     TgaZsr,
 )
 from robustzs_training.objectives.terms import cosine_logits
+from robustzs_training.objectives.tga_zsr import attention_maps
+from robustzs_training.patches import PatchFeatures
 from torch.func import functional_call
 
 from robustzs.errors import UsageError
@@ -140,6 +142,28 @@ def test_attention_maps_of_convolutional_towers(vision: str) -> None:
     with torch.no_grad():
         assert float(objective(batch, {"pixels": x_adv}).total) == pytest.approx(loss, rel=1e-6)
     assert loss > attack + 1e-3
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-9])
+def test_a_channel_of_nothing_neither_shows_in_attention_maps_nor_outweighs_their_gradient(
+    size: float,
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    patches, pooled = torch.randn(3, 9, 8, generator=generator), torch.ones(3, 8)
+    patches[:, :, 5] *= size
+    pooled[:, 5] *= size
+    texts = torch.nn.functional.normalize(torch.randn(3, 8, generator=generator), dim=1)
+    leaf = patches.clone().requires_grad_()
+    found = PatchFeatures(patches=leaf, grid=(3, 3), image_features=pooled)
+    maps = attention_maps(found, texts, (12, 12), "tokens")
+    kept = [0, 1, 2, 3, 4, 6, 7]
+    without = PatchFeatures(
+        patches=patches[:, :, kept], grid=(3, 3), image_features=pooled[:, kept]
+    )
+    assert torch.allclose(maps, attention_maps(without, texts[:, kept], (12, 12), "tokens"))
+    maps.sum().backward()
+    assert leaf.grad is not None
+    assert 0.1 < float(leaf.grad.norm()) < 100.0
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -30,6 +30,7 @@ from robustzs_training.patches import PatchFeatures
 NormAxis = Literal["tokens", "channels"]
 _NORM_FLOOR = 1e-24  # under square roots: finite gradients where two maps are equal
 _RANGE_FLOOR = 1e-12
+_LEAST_CHANNEL = 1e-3  # of the root mean square over channels; see attention_maps
 
 
 class TgaZsr(ClassObjective):
@@ -99,11 +100,18 @@ class TgaZsr(ClassObjective):
 def attention_maps(
     found: PatchFeatures, texts: torch.Tensor, size: tuple[int, ...], norm_axis: NormAxis
 ) -> torch.Tensor:
-    """Maps in [0, 1], ``[B, H * W]``, of patch features and one text ``[B, D]`` each."""
+    """Maps in [0, 1], ``[B, H * W]``, of patch features and one text ``[B, D]`` each.
+
+    By ``tokens``, a channel that is next to nothing in an image counts as nothing. Divided by its
+    norm, noise in it would weigh as much as any other channel, and its gradient would outweigh
+    theirs by as much as it is smaller: without bound at the zeros that a rank-deficient head gives.
+    """
     patches, pooled = widen(found.patches), widen(found.image_features)
     if norm_axis == "tokens":
         square = patches.square().sum(dim=1) + pooled.square()
-        unit = patches / (square + _NORM_FLOOR).sqrt()[:, None]
+        counts = square > _LEAST_CHANNEL**2 * square.mean(dim=1, keepdim=True)
+        norm = torch.where(counts, square, torch.inf).sqrt()
+        unit = patches / norm[:, None]
     else:
         unit = F.normalize(patches, dim=-1)
     similarity = (unit * texts.to(unit)[:, None]).sum(dim=2)
