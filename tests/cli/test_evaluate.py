@@ -31,6 +31,7 @@ def test_help_leads_from_a_folder_to_a_shipped_card(
         "--hierarchy wordnet --depths 3,5",
         "--preset fare --root datasets/",
         "torchrun --nproc-per-node 8 -m robustzs evaluate",
+        "-o measured --precision all",
         "-o measured --write-card",
     )
     places = [result.out.find(step) for step in steps]
@@ -64,6 +65,14 @@ def test_without_torch_the_extra_is_named() -> None:
         (["--data", "x", "--max-minutes", "0"], "max-minutes"),
         (["--data", "x", "--device", "abacus"], "cpu, cuda"),
         (["--data", "x", "--model", "no-such-model"], "no model"),
+        (
+            ["--data", "no/such/folder", "--device", "cpu", "--precision", "int4"],
+            "choose from all, default, fp32/int8",
+        ),
+        (
+            ["--data", "x", "--device", "cpu", "--precision", "all", "--eps", "0.5/255"],
+            "less than a PNG can hold",
+        ),
         (["--data", "no/such/folder", "--device", "cpu"], "no/such/folder"),
     ],
 )

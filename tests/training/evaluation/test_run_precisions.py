@@ -22,6 +22,7 @@ from robustzs.bundle.store import Bundle
 from robustzs.cards.reading import make_deployed
 from robustzs.cards.rows import measured_rows
 from robustzs.cards.schema import Card
+from robustzs.cli.evaluate import EvaluateFormat, _conclude
 from robustzs.errors import CardError, UsageError
 from tests.training.evaluation.measured_worlds import (
     NAMES,
@@ -152,6 +153,23 @@ def test_the_report_and_lists_show_the_precisions(
     for pair in PAIRS:
         name = f"clean top-1, {card.datasets[0].name}, deployed in {pair}"
         assert measures.count(name) == 1
+
+
+def test_the_table_names_the_encoders(
+    measured: tuple[Card, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    card, _ = measured
+    _conclude(EvaluateOutcome(card=card), EvaluateFormat.text)
+    lines = capsys.readouterr().out.splitlines()
+    assert "encoders" in lines[2]
+    rows = [line for line in lines if "deployed-worst" in line]
+    assert len(rows) == 4
+    assert sum("int8/fp32" in row for row in rows) == 2
+    assert sum("torch fp32" in line for line in lines) == 2
+    told = f"{card.datasets[0].name}, deployed in fp32/fp32: "
+    (line,) = (line for line in lines if line.startswith(told))
+    assert line.endswith("clean, 12 of 12 answers as in torch")
 
 
 def test_without_being_asked_nothing_deployed_is_attacked(request_of: EvaluateRequest) -> None:
