@@ -199,14 +199,9 @@ def assemble(
             if keep_captions and len(texts) <= steps * recipe.run.batch_size:
                 folder = cache_dir() / "caption-features"
                 captions = caption_features(model, tokenizer, data, folder, report=report)
+    grown = None if trees is None else trees.hierarchy
     objective, to_batch = build_objective(
-        recipe,
-        model,
-        tokenizer,
-        data.labels,
-        trees=None if trees is None else trees.hierarchy,
-        captions=captions,
-        own=own,
+        recipe, model, tokenizer, data.labels, trees=grown, captions=captions, own=own
     )
     return Workshop(
         recipe=recipe,

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 TEXT = "describe the image in detail within 50 words . user assistant a cat dog on mat red"
 MARKS = "<pad> <unk> <img> </img> <IMG_CONTEXT> <|im_start|> <video> <|im_end|>"
@@ -19,23 +23,73 @@ TEMPLATE = (
 )
 
 
+VOCABULARY = {token: number for number, token in enumerate([*SPECIAL, *TEXT.split(" ")])}
+SIZE = {"height": 28, "width": 28}
+VISION = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.6,
+    "image_size": [28, 28],
+    "patch_size": [14, 14],
+}
+LANGUAGE = {
+    "model_type": "qwen2",
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.6,
+    "max_position_embeddings": 256,
+    "eos_token_id": VOCABULARY["<|im_end|>"],
+}
+
+
 def save_tiny_internvl(folder: Path) -> Path:
     """Model, tokenizer and processor as `save_pretrained` writes them."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
     from transformers import (
         GotOcr2ImageProcessor,
         InternVLConfig,
         InternVLForConditionalGeneration,
         InternVLProcessor,
         InternVLVideoProcessor,
-        PreTrainedTokenizerFast,
     )
 
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *TEXT.split(" ")])}
-    engine = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(folder)
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size=SIZE, max_patches=1, crop_to_patches=False),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(size=SIZE),
+        image_seq_length=1,
+        chat_template=TEMPLATE,
+    )
+    processor.save_pretrained(folder)
+    config = InternVLConfig(
+        vision_config=VISION,
+        text_config=LANGUAGE,
+        image_token_id=VOCABULARY["<IMG_CONTEXT>"],
+        image_seq_length=1,
+        downsample_ratio=0.5,
+    )
+    torch.manual_seed(0)
+    model = InternVLForConditionalGeneration(config)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words of :data:`VOCABULARY`."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    engine = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<unk>"))
     engine.normalizer = normalizers.Lowercase()
     engine.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=engine,
         pad_token="<pad>",
         unk_token="<unk>",
@@ -48,43 +102,3 @@ def save_tiny_internvl(folder: Path) -> Path:
             "video_token": "<video>",
         },
     )
-    tokenizer.save_pretrained(folder)
-    size = {"height": 28, "width": 28}
-    processor = InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=size, max_patches=1, crop_to_patches=False),
-        tokenizer=tokenizer,
-        video_processor=InternVLVideoProcessor(size=size),
-        image_seq_length=1,
-        chat_template=TEMPLATE,
-    )
-    processor.save_pretrained(folder)
-    config = InternVLConfig(
-        vision_config={
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "initializer_range": 0.6,
-            "image_size": [28, 28],
-            "patch_size": [14, 14],
-        },
-        text_config={
-            "model_type": "qwen2",
-            "vocab_size": len(vocabulary),
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 2,
-            "initializer_range": 0.6,
-            "max_position_embeddings": 256,
-            "eos_token_id": vocabulary["<|im_end|>"],
-        },
-        image_token_id=vocabulary["<IMG_CONTEXT>"],
-        image_seq_length=1,
-        downsample_ratio=0.5,
-    )
-    torch.manual_seed(0)
-    model = InternVLForConditionalGeneration(config)
-    model.save_pretrained(folder)
-    return folder

@@ -1,29 +1,23 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from robustzs_training.data.base import Examples, Sample, SampleSource
+from robustzs_training.data.base import Sample
 from robustzs_training.data.folders import FolderSource, open_folder
 from robustzs_training.data.loader import ExampleLoader
 from robustzs_training.data.transform import center_pixels
 from robustzs_training.data.trouble import Trouble
-from robustzs_training.recipe import AugmentPart
 
 from robustzs.errors import DataError, ShardError, TooManyBadSamplesError, UsageError
 from robustzs.hierarchy.load import load_hierarchy
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.images.preprocess import PreprocessConfig
+from tests.training.data.loaders import assert_same, make
 from tests.training.data.picture_folders import (
     CENTER,
-    RANDOM,
     RULE,
     picture,
     write_bad,
@@ -48,77 +42,6 @@ def source(folder: Path) -> FolderSource:
         if not key.startswith("oak/00")
     ]
     return open_folder(folder, captions=write_jsonl(folder / "captions.jsonl", rows))
-
-
-def make(
-    source: SampleSource,
-    *,
-    batch_size: int = 8,
-    augment: AugmentPart = RANDOM,
-    limit: float = 1.0,
-    n_workers: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-    seed: int = 5,
-    siblings: int = 1,
-    hierarchy: Hierarchy | None = None,
-) -> ExampleLoader:
-    return ExampleLoader(
-        source,
-        batch_size=batch_size,
-        augment=augment,
-        image_size=(32, 32),
-        resize=RULE,
-        seed=seed,
-        n_workers=n_workers,
-        rank=rank,
-        world_size=world_size,
-        siblings=siblings,
-        hierarchy=hierarchy,
-        trouble=Trouble(limit),
-    )
-
-
-def assert_same(ours: Sequence[Examples], theirs: Sequence[Examples]) -> None:
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert torch.equal(a.indices, b.indices)
-        assert torch.equal(a.pixels, b.pixels)
-        assert (a.keys, a.captions) == (b.keys, b.captions)
-        assert a.labels is not None
-        assert b.labels is not None
-        assert torch.equal(a.labels, b.labels)
-
-
-def fork_servers_and_workers() -> dict[int, int]:
-    """Living processes of loaders, of anybody, and the parent of each."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue
-            if state != "Z" and b"forkserver" in line:
-                found[int(entry.name)] = int(parent)
-    return found
-
-
-def children() -> set[int]:
-    """Our fork server, and the loader processes, which are its children."""
-    parents = fork_servers_and_workers()
-    servers = {pid for pid, parent in parents.items() if parent == os.getpid()}
-    return servers | {pid for pid, parent in parents.items() if parent in servers}
-
-
-def wait_until_gone(before: set[int]) -> None:
-    for _ in range(100):
-        # The server itself stays; every loader process is gone.
-        if len(children() - before) <= 1:
-            return
-        time.sleep(0.1)
-    pytest.fail(f"processes {children() - before} are still there")
 
 
 def test_a_batch_holds_what_the_source_has(source: FolderSource) -> None:
@@ -261,39 +184,6 @@ def test_impossible_numbers_are_refused(source: FolderSource) -> None:
         next(iter(make(source).epoch(-1)))
 
 
-def test_no_process_outlives_an_epoch_that_is_left(source: FolderSource) -> None:
-    before = children()
-    loader = make(source, n_workers=2)
-    batches = loader.epoch(0)
-    first = next(batches)
-    assert len(children() - before) >= 2
-    batches.close()  # type: ignore[attr-defined]
-    wait_until_gone(before)
-    assert_same([next(iter(loader.epoch(0)))], [first])
-    wait_until_gone(before)
-
-
-def test_processes_stay_between_epochs_and_end_with_the_loader(source: FolderSource) -> None:
-    before = children()
-    with make(source, n_workers=1) as loader:
-        list(loader.epoch(0))
-        first = children() - before
-        list(loader.epoch(1))
-        assert children() - before == first
-    wait_until_gone(before)
-
-
-def test_a_loader_process_that_dies_is_told(source: FolderSource) -> None:
-    before = children()
-    loader = make(source, batch_size=2, n_workers=1)
-    batches = loader.epoch(0)
-    next(batches)
-    newest = max(children() - before)
-    os.kill(newest, signal.SIGKILL)
-    with pytest.raises(DataError, match="a loader process died"):
-        list(batches)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("n_workers", [0, 2])
@@ -302,47 +192,6 @@ def test_pixels_are_pinned_where_there_is_cuda(source: FolderSource, n_workers: 
         batches = list(loader.epoch(0))
     assert all(batch.pixels.is_pinned() for batch in batches)
     assert_same(batches, list(make(source).epoch(0)))
-
-
-_KILLED = """
-import os, signal, sys
-from pathlib import Path
-from robustzs_training.data.folders import open_folder
-from tests.training.data.test_data_loader import children, make
-
-def main():
-    before = children()
-    batches = make(open_folder(Path(sys.argv[1])), batch_size=2, n_workers=2).epoch(0)
-    next(batches)
-    print(*(children() - before), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-@pytest.mark.slow
-def test_no_process_outlives_a_run_that_is_killed(folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(_KILLED)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    ended = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ended.returncode == -signal.SIGKILL
-    started = {int(pid) for pid in ended.stdout.split()}
-    assert len(started) >= 3  # the server and two loader processes
-    for _ in range(200):
-        if not started & fork_servers_and_workers().keys():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"processes {started & fork_servers_and_workers().keys()} are still there")
 
 
 class _Lost(FolderSource):

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,16 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from robustzs_training.evaluation.checking import checks_after
-from robustzs_training.evaluation.evaluate_command import EvaluateOutcome, run_evaluate
+from robustzs_training.evaluation.evaluate_command import run_evaluate
 from robustzs_training.evaluation.insertion import put_into_bundle
 from robustzs_training.evaluation.publish import Circumstances, Judged, card_of
 from robustzs_training.evaluation.request import EvaluateRequest, parse_attacks, parse_threats
 from robustzs_training.evaluation.run import Verdicts
 
-from robustzs.bundle.registry import resolve_model
 from robustzs.bundle.store import Bundle
 from robustzs.cards.reading import measured_digest, read_card
-from robustzs.cards.rows import measured_rows
 from robustzs.errors import (
     BundleWeightsMissingError,
     CardError,
@@ -35,13 +31,10 @@ from robustzs.errors import (
     UsageError,
 )
 from robustzs.labels.templates import get_templates
+from tests.training.evaluation.evaluate_runs import evaluated
 from tests.training.evaluation.measured_worlds import (
-    NAMES,
-    answered_pictures,
     some_pictures,
-    tiny_bundle,
     trials_of,
-    unseen,
 )
 
 TREE = """
@@ -51,44 +44,6 @@ things:
     fish: [goldfish]
   thing: [teapot, tree, car]
 """
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def table(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return answered_pictures(tmp_path_factory.mktemp("data") / "pictures", bundle, n=18)
-
-
-@pytest.fixture(scope="module")
-def request_of(bundle: Path, table: Path) -> EvaluateRequest:
-    return EvaluateRequest(
-        model=str(bundle),
-        data=(str(table),),
-        threats=parse_threats("4/255,8/255"),
-        attacks=("apgd-ce",),
-        labels=",".join(NAMES),
-        n_steps=5,
-        batch_size=4,
-        device="cpu",
-    )
-
-
-def _run(request: EvaluateRequest, **changes: Any) -> tuple[EvaluateOutcome, list[str]]:
-    said: list[str] = []
-    return run_evaluate(replace(request, **changes), say=said.append, progress=unseen), said
-
-
-@pytest.fixture(scope="module")
-def measured(
-    request_of: EvaluateRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Any, Path, list[str]]:
-    output = tmp_path_factory.mktemp("measured") / "out"
-    outcome, said = _run(request_of, output=output)
-    return outcome.card, output, said
 
 
 def test_the_card_says_what_was_measured_and_how(
@@ -130,7 +85,7 @@ def test_the_card_says_what_was_measured_and_how(
 def test_a_rerun_gives_the_same_card(
     measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest
 ) -> None:
-    outcome, _ = _run(request_of, batch_size=7)  # without an output, even
+    outcome, _ = evaluated(request_of, batch_size=7)  # without an output, even
     assert outcome.card is not None
     assert outcome.path is None
     assert outcome.card.canonical() == measured[0].canonical()
@@ -139,7 +94,7 @@ def test_a_rerun_gives_the_same_card(
 def test_another_seed_is_another_card(
     measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest
 ) -> None:
-    outcome, _ = _run(request_of, seed=1, n=9, keep_outcomes=False)
+    outcome, _ = evaluated(request_of, seed=1, n=9, keep_outcomes=False)
     assert outcome.card is not None
     assert outcome.card.digest != measured[0].digest
     assert outcome.card.datasets[0].n == 9
@@ -152,7 +107,7 @@ def test_a_finished_run_is_read_not_repeated(
 ) -> None:
     shutil.copytree(measured[1], tmp_path / "out")
     journal = (tmp_path / "out/state/journal-0.jsonl").read_bytes()
-    outcome, said = _run(request_of, output=tmp_path / "out")
+    outcome, said = evaluated(request_of, output=tmp_path / "out")
     assert outcome.card is not None
     assert outcome.card.canonical() == measured[0].canonical()
     assert (tmp_path / "out/state/journal-0.jsonl").read_bytes() == journal
@@ -165,16 +120,16 @@ def test_a_folder_of_another_measurement_is_refused(
     output = tmp_path / "out"
     shutil.copytree(measured[1], output)
     with pytest.raises(EvaluationStateError, match=r"holds another measurement.*n_steps"):
-        _run(request_of, output=output, n_steps=6)
+        evaluated(request_of, output=output, n_steps=6)
     with pytest.raises(EvaluationStateError, match="seed"):
-        _run(request_of, output=output, seed=3)
+        evaluated(request_of, output=output, seed=3)
 
 
 def test_time_that_runs_out_leaves_a_card_that_says_so(
     measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    outcome, _ = _run(request_of, output=output, max_minutes=1e-9)
+    outcome, _ = evaluated(request_of, output=output, max_minutes=1e-9)
     card = outcome.card
     assert card is not None
     assert not card.complete
@@ -182,7 +137,7 @@ def test_time_that_runs_out_leaves_a_card_that_says_so(
     assert "--max-minutes" in (card.incomplete_reason or "")
     with pytest.raises(CardError, match="not complete"):
         put_into_bundle(card, Bundle.load(request_of.model))
-    outcome, _ = _run(request_of, output=output)
+    outcome, _ = evaluated(request_of, output=output)
     assert outcome.card is not None
     assert outcome.card.canonical() == measured[0].canonical()
 
@@ -214,13 +169,13 @@ def test_ctrl_c_leaves_a_card_of_what_there_is(
     (part,) = card.results
     assert 8 <= part.n < 18
     assert json.loads((tmp_path / "out/card.json").read_text())["complete"] is False
-    again, _ = _run(request)
+    again, _ = evaluated(request)
     assert again.card is not None
     assert again.card.canonical() == measured[0].canonical()
 
 
 def test_every_attack_and_the_worst_of_them(request_of: EvaluateRequest) -> None:
-    outcome, _ = _run(
+    outcome, _ = evaluated(
         request_of,
         attacks=parse_attacks("apgd-ce, PGD,square"),
         threats=parse_threats("8/255"),
@@ -241,7 +196,7 @@ def test_every_attack_and_the_worst_of_them(request_of: EvaluateRequest) -> None
 def test_depths_are_attacked_on_their_own_loss(request_of: EvaluateRequest, tmp_path: Path) -> None:
     tree = tmp_path / "tree.yaml"
     tree.write_text(TREE, encoding="utf-8")
-    outcome, _ = _run(
+    outcome, _ = evaluated(
         request_of,
         hierarchy=str(tree),
         depths=("1",),
@@ -267,7 +222,7 @@ def test_depths_are_attacked_on_their_own_loss(request_of: EvaluateRequest, tmp_
     assert "own-loss-not-weaker:rollup:1:flat:data:apgd-ce Linf:8/255" in between
     flat = next(r for r in card.results if r.depth is None and r.attacked_depth is None)
     assert {"hf", "hd1", "haurc"} <= set(flat.metrics)
-    again, _ = _run(
+    again, _ = evaluated(
         request_of,
         hierarchy=str(tree),
         depths=("1",),
@@ -293,112 +248,13 @@ def test_captions_and_other_prompts_guide_attacks(
     )
     wanted = {"attacks": parse_attacks("captions,prompts"), "n": 6, "max_minutes": None}
     wanted["threats"] = parse_threats("8/255")
-    outcome, _ = _run(request_of, **wanted, captions=captions, prompts="a drawing of a {}")
+    outcome, _ = evaluated(request_of, **wanted, captions=captions, prompts="a drawing of a {}")
     assert outcome.card is not None
     assert [r.attack for r in outcome.card.results] == ["captions", "prompts", "worst"]
     for missing in ("captions", "prompts"):
         given = {"captions": captions, "prompts": "a drawing of a {}", missing: None}
         with pytest.raises(UsageError, match=f"the attack '{missing}' needs"):
-            _run(request_of, **wanted, **given)
-
-
-# ---- into the bundle -----------------------------------------------------------------------------
-
-
-def test_a_card_goes_into_its_bundle_and_replaces_an_older_one(
-    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
-) -> None:
-    card = measured[0]
-    folder = tmp_path / "mine"
-    shutil.copytree(bundle, folder)
-    (folder / "notes.txt").write_text("mine", encoding="utf-8")
-    before = Bundle.load(folder)
-    after = put_into_bundle(card, before)
-    assert read_card(folder) == card
-    assert after.digest != before.digest
-    assert measured_digest(after.manifest) == measured_digest(before.manifest)
-    renamed = card.model_copy(update={"robustness": "another line"})
-    put_into_bundle(renamed, after)
-    assert read_card(folder).robustness == "another line"
-    assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
-
-
-def test_at_every_step_of_the_writing_there_is_a_whole_bundle(
-    measured: tuple[Any, Path, list[str]],
-    bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from robustzs_training.evaluation import insertion
-
-    folder = tmp_path / "mine"
-    shutil.copytree(bundle, folder)
-    put_into_bundle(measured[0], Bundle.load(folder))
-    write, steps = insertion.write_text, []
-
-    def watched(path: Path, text: str) -> None:
-        write(path, text)
-        steps.append(path.name)
-        Bundle.load(folder)
-
-    monkeypatch.setattr(insertion, "write_text", watched)
-    put_into_bundle(measured[0], Bundle.load(folder))
-    assert steps == ["bundle.json", "card.json", "README.md", "bundle.json"]
-
-
-def test_the_model_card_tells_the_numbers_of_the_card(
-    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
-) -> None:
-    card = measured[0]
-    folder = tmp_path / "mine"
-    shutil.copytree(bundle, folder)
-    readme = folder / "README.md"
-    assert "it was not measured" in readme.read_text(encoding="utf-8")
-    put_into_bundle(card, Bundle.load(folder))
-    text = readme.read_text(encoding="utf-8")
-    assert "it was not measured" not in text
-    assert f"Robustness: {card.robustness}." in text
-    for row in measured_rows(card.model_dump(mode="json")):
-        assert f"| {row.measure} | {row.value:.3f} ({row.low:.3f} to {row.high:.3f}) |" in text
-    # Written again it is the same, with another card it has that one's numbers and no other's.
-    put_into_bundle(card, Bundle.load(folder))
-    assert readme.read_text(encoding="utf-8") == text
-    put_into_bundle(card.model_copy(update={"robustness": "new numbers"}), Bundle.load(folder))
-    assert "Robustness: new numbers." in readme.read_text(encoding="utf-8")
-    assert card.robustness not in readme.read_text(encoding="utf-8")
-
-
-def test_a_model_card_that_is_no_part_of_the_bundle_is_left_alone(
-    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "mine"
-    shutil.copytree(bundle, folder)
-    manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-    del manifest["files"]["README.md"]
-    (folder / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
-    (folder / "README.md").write_text("my own\n", encoding="utf-8")
-    put_into_bundle(measured[0], Bundle.load(folder))
-    assert (folder / "README.md").read_text(encoding="utf-8") == "my own\n"
-    (folder / "README.md").unlink()
-    assert "README.md" in put_into_bundle(measured[0], Bundle.load(folder)).manifest.files
-
-
-def test_the_embedded_models_card_is_not_replaced(
-    measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest
-) -> None:
-    embedded = Bundle.load(resolve_model("robustzs-lite"), verify=False)
-    with pytest.raises(UsageError, match="embedded"):
-        put_into_bundle(measured[0], embedded)
-
-
-def test_a_card_of_another_model_stays_out(
-    measured: tuple[Any, Path, list[str]], bundle: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "mine"
-    shutil.copytree(bundle, folder)
-    model = measured[0].model.model_copy(update={"digest": "0" * 64})
-    with pytest.raises(CardError, match="the card is of the model"):
-        put_into_bundle(measured[0].model_copy(update={"model": model}), Bundle.load(folder))
+            evaluated(request_of, **wanted, **given)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -413,7 +269,7 @@ def test_a_bundle_without_weights_is_refused(
     document["weights"] = None
     (folder / "bundle.json").write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(BundleWeightsMissingError) as caught:
-        _run(request_of, model=str(folder))
+        evaluated(request_of, model=str(folder))
     assert "robustzs export --weights" in (caught.value.hint or "")
 
 
@@ -453,70 +309,3 @@ def test_requests_that_mean_nothing(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         replace(request_of, **changes)
-
-
-# ---- real processes ------------------------------------------------------------------------------
-
-
-def _command(request: EvaluateRequest, output: Path) -> list[str]:
-    return [
-        *("evaluate", "-m", request.model, "-d", request.data[0], "--labels", str(request.labels)),
-        *("--eps", "4/255,8/255", "-a", "apgd-ce", "--steps", "5", "--batch-size", "4"),
-        *("--device", "cpu", "-o", str(output), "--format", "json"),
-    ]
-
-
-_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-@pytest.mark.slow
-def test_after_kill_9_the_same_command_gives_the_same_card(
-    measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "robustzs", *_command(request_of, output)]
-    journal = output / "state/journal-0.jsonl"
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_ENVIRONMENT
-    )
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            if journal.exists() and b"apgd-ce" in journal.read_bytes():
-                break
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
-    found = journal.read_bytes()
-    assert b"apgd-ce" in found
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=_ENVIRONMENT, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert journal.read_bytes().startswith(found[: found.rfind(b"\n") + 1])
-    assert read_card(output / "card.json").canonical() == measured[0].canonical()
-    shown = json.loads(done.stdout)
-    assert shown == json.loads((output / "card.json").read_text(encoding="utf-8"))
-    assert shown["results"][0]["eps"] == "4/255"
-    assert shown["results"][0]["depth"] is None
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_same_card_as_one(
-    measured: tuple[Any, Path, list[str]], request_of: EvaluateRequest, tmp_path: Path
-) -> None:
-    output = tmp_path / "out"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", "-m", "robustzs", *_command(request_of, output)],
-        capture_output=True,
-        text=True,
-        env=_ENVIRONMENT,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    journals = [(output / f"state/journal-{rank}.jsonl").read_text() for rank in range(2)]
-    assert all("apgd-ce" in journal for journal in journals)
-    assert read_card(output / "card.json").canonical() == measured[0].canonical()

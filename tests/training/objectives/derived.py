@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,82 @@ def _above(parents: dict[str, str | None], top: str, node: str | None) -> bool:
     return False
 
 
+# Points at each level: (class, set of images below it, point)
+Points = list[list[tuple[str, frozenset[int], Array]]]
+
+
+def level_points(
+    chains: dict[str, list[str]], names: Sequence[str], phi: Sequence[Array], r: float
+) -> Points:
+    """Images at level 0, and above them the midpoints of what is below each class."""
+    points: Points = [[(name, frozenset([i]), phi[i]) for i, name in enumerate(names)]]
+    for level in range(1, len(chains[names[0]])):
+        found = []
+        for node in sorted({chains[name][level] for name in names}):
+            images = frozenset(i for i, name in enumerate(names) if chains[name][level] == node)
+            below = [point for _, members, point in points[-1] if members & images]
+            found.append((node, images, einstein_midpoint(below, r)))
+        points.append(found)
+    return points
+
+
+def level_losses(
+    parents: dict[str, str | None],
+    chains: dict[str, list[str]],
+    points: Points,
+    psi: dict[str, Array],
+    r: float,
+    scale: float,
+) -> list[float]:
+    """CE^l of Eq. 9: the mean over a level's points."""
+    classes = [sorted({chain[level] for chain in chains.values()}) for level in range(len(points))]
+    ces = []
+    for level, found in enumerate(points):
+        losses = []
+        for node, _, point in found:
+            beside = []
+            if level > 0:
+                beside += classes[level - 1]
+            if level < len(points) - 1:
+                beside += classes[level + 1]
+            negatives = {
+                other for other in classes[level] + beside if not related(parents, node, other)
+            }
+            own = -scale * distance(point, psi[node], r)
+            others = [-scale * distance(point, psi[other], r) for other in sorted(negatives)]
+            losses.append(-log_softmax(np.array([own, *others]))[0])
+        ces.append(float(np.mean(losses)))
+    return ces
+
+
+def label_gap_of(
+    chains: dict[str, list[str]], leaves: Sequence[str], psi: dict[str, Array], gap: float
+) -> float:
+    """L_gap^Label: a parent's text lies less deep than its child's."""
+    norm = np.linalg.norm
+    total = 0.0
+    for leaf in leaves:
+        for child, parent in pairwise(chains[leaf]):
+            if child != parent:
+                total += max(0.0, norm(psi[parent]) - norm(psi[child]) + gap)
+    return total / len(leaves)
+
+
+def level_gap_of(points: Points, gap: float) -> float:
+    """L_gap^Intra between levels: a group lies less deep than what it is the midpoint of."""
+    norm = np.linalg.norm
+    total = 0.0
+    for lower, upper in pairwise(points):
+        hinges = [
+            max(0.0, norm(above) - norm(below) + gap)
+            for _, images, above in upper
+            for _, members, below in lower
+            if members & images
+        ]
+        total += float(np.mean(hinges))
+    return total
+
+
 def tree_terms(
     parents: dict[str, str | None],
     leaves: Sequence[str],
@@ -173,58 +250,16 @@ def tree_terms(
 ) -> dict[str, Any]:
     """Eqs. 8-14 of one tree, for images ``phi`` of leaves ``labels`` and texts ``psi``."""
     chains = {leaf: chain(parents, leaf, n_levels) for leaf in leaves}
-    classes = [sorted({chains[leaf][level] for leaf in leaves}) for level in range(n_levels + 1)]
     names = [leaves[label] for label in labels]
-    # Points at each level: (class, set of images below it, point)
-    points: list[list[tuple[str, frozenset[int], Array]]] = [
-        [(name, frozenset([i]), phi[i]) for i, name in enumerate(names)]
-    ]
-    for level in range(1, n_levels + 1):
-        found = []
-        for node in sorted({chains[name][level] for name in names}):
-            images = frozenset(i for i, name in enumerate(names) if chains[name][level] == node)
-            below = [point for _, members, point in points[-1] if members & images]
-            found.append((node, images, einstein_midpoint(below, r)))
-        points.append(found)
-    ces = []
-    for level, found in enumerate(points):
-        losses = []
-        for node, _, point in found:
-            beside = []
-            if level > 0:
-                beside += classes[level - 1]
-            if level < n_levels:
-                beside += classes[level + 1]
-            negatives = {
-                other for other in classes[level] + beside if not related(parents, node, other)
-            }
-            own = -scale * distance(point, psi[node], r)
-            others = [-scale * distance(point, psi[other], r) for other in sorted(negatives)]
-            losses.append(-log_softmax(np.array([own, *others]))[0])
-        ces.append(float(np.mean(losses)))
-    contrast = sum((1 - level / (n_levels + 1)) * ce for level, ce in enumerate(ces))
+    points = level_points(chains, names, phi, r)
+    ces = level_losses(parents, chains, points, psi, r, scale)
     norm = np.linalg.norm
     pairs = list(zip(phi, names, strict=True))
-    label_gap = 0.0
-    for leaf in leaves:
-        for level in range(n_levels):
-            child, parent = chains[leaf][level], chains[leaf][level + 1]
-            if child != parent:
-                label_gap += max(0.0, norm(psi[parent]) - norm(psi[child]) + gap)
-    level_gap = 0.0
-    for level in range(1, n_levels + 1):
-        hinges = [
-            max(0.0, norm(above) - norm(below) + gap)
-            for _, images, above in points[level]
-            for _, members, below in points[level - 1]
-            if members & images
-        ]
-        level_gap += float(np.mean(hinges))
     return {
         "ces": ces,
-        "contrast": contrast,
+        "contrast": sum((1 - level / (n_levels + 1)) * ce for level, ce in enumerate(ces)),
         "vicinity": float(np.mean([max(0.0, distance(p, psi[n], r) - radius) for p, n in pairs])),
-        "gap_label": label_gap / len(leaves),
+        "gap_label": label_gap_of(chains, leaves, psi, gap),
         "gap_intra": float(np.mean([max(0.0, norm(psi[n]) - norm(p) + gap) for p, n in pairs])),
-        "gap_intra_levels": level_gap,
+        "gap_intra_levels": level_gap_of(points, gap),
     }

@@ -129,15 +129,13 @@ def apgd_ce(
         for rows in standing.split(batch_size):
             survivors = attacked.attack(rows, n_calls)
             left.append(survivors)
-            done += len(rows) if n_calls is None else len(rows) - len(survivors)
+            done += len(rows) - (0 if n_calls is None else len(survivors))
             if progress is not None:
                 progress(done, n_standing)
         standing = torch.cat(left) if left else standing
-    robust_correct = torch.zeros_like(clean_correct)
-    robust_correct[standing] = True
     return AttackOutcome(
         clean_correct=clean_correct,
-        robust_correct=robust_correct,
+        robust_correct=torch.zeros_like(clean_correct).index_fill_(0, standing, value=True),
         logit_factor=attacker.factor,
         adversarial=attacked.adversarial,
     )
