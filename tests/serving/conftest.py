@@ -149,7 +149,11 @@ def service(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """One service for all tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("service")
     running = start_service(
-        folder, tiny_bundle, ROBUSTZS_STORE_DIR=str(folder / "store"), ROBUSTZS_BODY_SECONDS="10"
+        folder,
+        tiny_bundle,
+        ROBUSTZS_STORE_DIR=str(folder / "store"),
+        ROBUSTZS_BODY_SECONDS="10",
+        ROBUSTZS_HEADER_SECONDS="3",
     )
     try:
         running.wait_ready()
