@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
-import tenacity
 
 from robustzs_client import _calls
 from robustzs_client._batches import Batch, Batches, Progress, named
@@ -36,7 +35,7 @@ from robustzs_client._models import (
     StoredInfo,
 )
 from robustzs_client._settings import Batching, Retries, Timeouts
-from robustzs_client._transport import Settings, Trial, bounded, prepare_models
+from robustzs_client._transport import Settings, Trial, prepare_models
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -220,9 +219,15 @@ class AsyncClient:
         return found
 
     async def _send(self, call: Call[T]) -> T:
+        from tenacity import AsyncRetrying
+
         trial = Trial(call, self._settings)
-        tries = tenacity.AsyncRetrying(**trial.policy())
-        return await bounded(trial, tries(self._try, trial))
+        tries = AsyncRetrying(**trial.policy())
+        try:
+            result: T = await asyncio.wait_for(tries(self._try, trial), trial.left())
+        except asyncio.TimeoutError as error:
+            raise trial.timed_out() from error
+        return result
 
     async def _try(self, trial: Trial[T]) -> T:
         with trial.guard():

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 import httpx
-import tenacity
 
 from robustzs_client import _calls
 from robustzs_client._batches import Batch, Batches, Progress, named
@@ -289,8 +288,10 @@ class Client:
         return found
 
     def _send(self, call: Call[T]) -> T:
+        from tenacity import Retrying
+
         trial = Trial(call, self._settings)
-        result: T = tenacity.Retrying(**trial.policy())(self._try, trial)
+        result: T = Retrying(**trial.policy())(self._try, trial)
         return result
 
     def _try(self, trial: Trial[T]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import time
 import uuid
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 
@@ -23,8 +22,10 @@ from robustzs_client._errors import (
     UnexpectedResponseError,
 )
 from robustzs_client._replies import Reply
-from robustzs_client._retry import Policy, retry_policy
 from robustzs_client._settings import Batching, Retries, Timeouts
+
+if TYPE_CHECKING:
+    from robustzs_client._retry import Policy
 
 T = TypeVar("T")
 
@@ -78,13 +79,16 @@ class Trial(Generic[T]):
 
     def policy(self) -> Policy:
         """When to try again."""
+        # tenacity brings asyncio and what it finds beside it: not before the first call.
+        from robustzs_client._retry import retry_policy
+
         retries = Retries(attempts=1) if self._call.once else self._settings.retries
         what = f"{self._call.method} {self._call.path}"
         return retry_policy(retries, self._settings.timeouts.total, what)
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """The request of one try, with the time that is left for it."""
-        timeouts, left = self._settings.timeouts, self._left()
+        timeouts, left = self._settings.timeouts, self.left()
         bounds = {
             name: min((s for s in (getattr(timeouts, name), left) if s is not None), default=None)
             for name in ("connect", "read", "write")
@@ -103,7 +107,7 @@ class Trial(Generic[T]):
         Raises:
             TimedOutError: It has.
         """
-        left = self._left()
+        left = self.left()
         if left is not None and left <= 0:
             raise self.timed_out()
 
@@ -132,7 +136,8 @@ class Trial(Generic[T]):
         except httpx.HTTPError as error:
             raise self._translated(error) from error
 
-    def _left(self) -> float | None:
+    def left(self) -> float | None:
+        """Seconds that the call may still take; ``None`` for no bound."""
         return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def _translated(self, error: httpx.HTTPError) -> RobustZSClientError:
@@ -170,20 +175,6 @@ def prepare_models() -> None:
         _models.StoredInfo,
     ):
         model.model_rebuild()
-
-
-async def bounded(trial: Trial[T], call: Any) -> T:
-    """Await ``call``, no longer than the whole of it may take.
-
-    Raises:
-        TimedOutError: It took longer.
-    """
-    left = trial._left()
-    try:
-        result: T = await asyncio.wait_for(call, left)
-    except asyncio.TimeoutError as error:
-        raise trial.timed_out() from error
-    return result
 
 
 @cache
