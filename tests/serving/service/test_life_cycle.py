@@ -143,6 +143,22 @@ def test_a_killed_worker_is_replaced_under_load(serve: Serve) -> None:
     assert service.metric("robustzs_workers_ready") == 1.0
 
 
+def test_killed_decoders_are_replaced_and_no_image_is_lost(service: Service) -> None:
+    """Without retries: an image whose decoder is killed from outside is decoded by the next."""
+    before = {decoder.pid for decoder in service.decoders()}
+    assert before
+    replaced = service.metric("robustzs_decoders_replaced_total")
+    with ThreadPoolExecutor(4) as pool:
+        load = [pool.submit(_classified, service.url) for _ in range(60)]
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        assert all(answered.result() for answered in load)
+    after = {decoder.pid for decoder in service.decoders()}
+    assert len(after) == len(before)
+    assert not after & before
+    assert service.metric("robustzs_decoders_replaced_total") >= replaced + len(before)
+
+
 @pytest.mark.slow
 def test_nothing_outlives_a_killed_supervisor(serve: Serve) -> None:
     service = serve("--workers", "2")
