@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -22,7 +18,6 @@ from robustzs_serving.errors import (
     UrlFailedError,
 )
 from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
-from robustzs_serving.observe.metrics import Metrics
 from robustzs_serving.settings import Limits, ServiceSettings
 
 from robustzs.answer import Answer
@@ -36,74 +31,7 @@ from robustzs.errors import (
     UnknownNodeError,
     UsageError,
 )
-from robustzs.labels.label_set import LabelSet
-
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
-T = TypeVar("T")
-
-
-class Counted(Metrics):
-    def __init__(self) -> None:
-        self.prompts = 0
-        self.lookups: list[bool] = []
-        self.held = 0
-        self.rows: list[int] = []
-        self.answered = [0, 0]
-
-    def texts(self, prompts: int, seconds: float) -> None:
-        self.prompts += prompts
-
-    def looked_up(self, cache: str, *, hit: bool) -> None:
-        self.lookups.append(hit)
-
-    def cached(self, cache: str, n_bytes: int) -> None:
-        self.held = n_bytes
-
-    def batch(self, rows: int, padded: int, seconds: float) -> None:
-        self.rows.append(rows)
-
-    def images(self, *, ok: int = 0, error: int = 0) -> None:
-        self.answered[0] += ok
-        self.answered[1] += error
-
-
-def soon(seconds: float = 120.0) -> float:
-    return time.monotonic() + seconds
-
-
-@asynccontextmanager
-async def running(metrics: Metrics | None = None, **changes: object) -> AsyncIterator[Engine]:
-    settings = ServiceSettings(threads=1, decoders=1, **changes)  # type: ignore[arg-type]
-    engine = Engine(settings, metrics=metrics)
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.close()
-
-
-def run(test: Callable[[Engine], Awaitable[T]], **options: object) -> T:
-    async def main() -> T:
-        async with running(**options) as engine:  # type: ignore[arg-type]
-            return await test(engine)
-
-    return asyncio.run(main())
-
-
-def photo(name: str = "chelsea.png") -> ImagePart:
-    return ImagePart((PHOTOS / name).read_bytes())
-
-
-def labels(*names: str) -> LabelSet:
-    return LabelSet.from_names(names)
-
-
-CATS = labels("cat", "cup of coffee", "rocket")
-
-
-def fine(rows: list[Answer | ErrorRow]) -> list[Answer]:
-    assert not [row for row in rows if isinstance(row, ErrorRow)]
-    return [row for row in rows if isinstance(row, Answer)]
+from tests.serving.engine.running import CATS, Counted, fine, labels, photo, run, soon
 
 
 def test_answers_are_those_of_the_classifier() -> None:
@@ -367,77 +295,3 @@ def test_what_cannot_start_says_why(tmp_path: Path) -> None:
         asyncio.run(start(model=str(tmp_path / "nothing")))
     with pytest.raises(ProviderUnavailableError):
         asyncio.run(start(device="CoreMLExecutionProvider"))
-
-
-# --- the event loop -------------------------------------------------------------------------------
-
-
-class _Lag:
-    """How late a sleep of 5 ms wakes up, the longest of many."""
-
-    def __init__(self) -> None:
-        self.worst: list[float] = []
-
-    async def watch(self) -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.005)
-            self.worst.append(time.monotonic() - before - 0.005)
-
-
-def test_the_event_loop_goes_on_while_a_tree_is_made_and_scored() -> None:
-    many = labels(*(f"kind {i} of a thing with a rather long name" for i in range(600)))
-
-    async def ask(engine: Engine) -> None:
-        small = ClassifyCall(images=(photo(),), labels=CATS)
-        await engine.classify(small, deadline=soon())
-        lag = _Lag()
-        watching = asyncio.ensure_future(lag.watch())
-        large = ClassifyCall(images=(photo(),) * 4, labels=many)
-        started = time.monotonic()
-        making = asyncio.ensure_future(engine.classify(large, deadline=soon()))
-        small_ones = 0
-        others = labels("a new label", "which is encoded", "while the large one is")
-        assert fine(
-            await engine.classify(ClassifyCall(images=(photo(),), labels=others), deadline=soon())
-        )
-        assert not making.done(), "a few labels did not wait behind many"
-        while not making.done():
-            fine(await engine.classify(small, deadline=soon()))
-            small_ones += 1
-        took = time.monotonic() - started
-        watching.cancel()
-        assert len(fine(await making)) == 4
-        assert small_ones >= 3
-        lag.worst.sort()
-        median, worst = lag.worst[len(lag.worst) // 2], lag.worst[-1]
-        # On a busy machine every thread is late at times; work in the loop would take all of it.
-        assert median < 0.05, (median, worst, took)
-        assert worst < took / 4, (median, worst, took)
-
-    run(ask)
-
-
-def test_large_trees_are_scored_beside_the_loop(tmp_path: Path) -> None:
-    seen: list[str] = []
-
-    async def ask(engine: Engine) -> None:
-        import threading
-
-        for call in (
-            ClassifyCall(images=(photo(),), labels=CATS),
-            ClassifyCall(images=(photo(),) * 4, hierarchy=("wordnet",)),
-        ):
-            classifier = await engine._loaded().classifiers.get(call, deadline=soon())
-            true = classifier.scorer
-
-            def spied(features: object, true: object = true) -> object:
-                seen.append(threading.current_thread().name)
-                return true(features)  # type: ignore[operator]
-
-            classifier.scorer = spied  # type: ignore[assignment]
-            await engine.classify(call, deadline=soon())
-
-    run(ask)
-    assert seen[0] == "MainThread"
-    assert seen[1].startswith("robustzs-score")
