@@ -27,10 +27,8 @@ from robustzs_serving.codes import CODES as CODES
 
 DOCS = "/v1/errors"
 """Route of the table of codes; ``docs`` of an envelope is this with the code as fragment."""
-
 MAX_MESSAGE = 1_000
 """Characters of a message; what is longer is cut."""
-
 MAX_QUOTED = 64
 """Characters of what a client sent, where a message quotes it."""
 
@@ -151,13 +149,6 @@ class NotFoundError(ServiceError):
 
     code = "not-found"
     status = 404
-
-
-class MethodNotAllowedError(ServiceError):
-    """The path exists, and not with this method."""
-
-    code = "method-not-allowed"
-    status = 405
 
 
 class SlowHeadersError(ServiceError):

@@ -60,7 +60,8 @@ class WorkMiddleware:
             raise OverloadedError(
                 f"{self._held.requests} requests are worked on already", hint="try again soon"
             )
-        body = _Body(receive, self._limits, self._held, _declared(scope, self._limits))
+        _check_declared(scope, self._limits)
+        body = _Body(receive, self._limits, self._held)
         self._held.requests += 1
         try:
             await self._work(scope, body, send)
@@ -92,11 +93,10 @@ class WorkMiddleware:
 class _Body:
     """The receiving end of one request."""
 
-    def __init__(self, receive: Receive, limits: Limits, held: _Ledger, declared: int) -> None:
+    def __init__(self, receive: Receive, limits: Limits, held: _Ledger) -> None:
         self._receive = receive
         self._limits = limits
         self._held = held
-        self._declared = declared
         self._waited = 0.0
         self._complete = anyio.Event()
         self.received = 0
@@ -166,12 +166,13 @@ class _Body:
             )
 
 
-def _declared(scope: Scope, limits: Limits) -> int:
-    text = Headers(scope=scope).get("content-length", "")
-    declared = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
-    if declared > limits.max_body_bytes or len(text) >= 20:
+def _check_declared(scope: Scope, limits: Limits) -> None:
+    text = Headers(scope=scope).get("content-length", "0")
+    # Python refuses to read numbers of many digits.
+    if len(text) >= 20 or (
+        text.isascii() and text.isdecimal() and int(text) > limits.max_body_bytes
+    ):
         raise _too_large(limits)
-    return declared
 
 
 def _too_large(limits: Limits) -> BodyTooLargeError:
