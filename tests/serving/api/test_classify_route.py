@@ -26,11 +26,13 @@ def test_the_answer_is_the_one_of_the_classifier(served: Served, photo: bytes) -
         "POST",
         "/v1/classify",
         files=[("image", ("a.png", photo)), ("image", ("b.png", photo))],
-        data={"hierarchy": "wordnet", "theta": "0.5", "top_k": "3"},
+        data={"labels": "tabby cat,collie,teapot", "hierarchy": "wordnet", "theta": "0.5"},
     )
     assert response.status_code == 200, response.text
     body = response.json()
-    with Classifier.load(hierarchy="wordnet", theta=0.5, top_k=3, threads=1) as classifier:
+    with Classifier.load(
+        labels=["tabby cat", "collie", "teapot"], hierarchy="wordnet", theta=0.5, threads=1
+    ) as classifier:
         expected = classifier.classify(photo).model_dump(mode="json")
     for index, result in enumerate(body["results"]):
         assert (result.pop("index"), result.pop("status"), result["image"]) == (
