@@ -4,14 +4,14 @@
 {"error": {"code", "message", "param", "request_id", "docs"}}
 ```
 
-``code`` is stable and is what programs look at; ``message`` is for people; ``param`` names the
-field that is to blame, or is null; ``docs`` leads to the code's row in ``GET /v1/errors``. Nothing
-in it comes from a library: no text of PIL, no path, no stack. What a client sent may be quoted in
-a message, shortened and with every control character escaped.
+``code`` is stable and for programs; ``message`` is for people; ``param`` names the field to blame,
+or is null; ``docs`` leads to the code's row in ``GET /v1/errors``. Nothing comes from a library: no
+text of PIL, no path, no stack. What a client sent is quoted shortened, control characters escaped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from robustzs.errors import ImageError, RobustZSError
 from robustzs_serving.codes import CODES as CODES
 
 DOCS = "/v1/errors"
-"""Route of the table of codes; ``docs`` of an envelope is this with the code as fragment."""
+"""Route of the table of codes; ``docs`` of an envelope adds the code as fragment."""
 MAX_MESSAGE = 1_000
 """Characters of a message; what is longer is cut."""
 MAX_QUOTED = 64
@@ -330,8 +330,8 @@ def problem_of(error: BaseException) -> Problem:
         return _of_starlette(error)
     status = status_of(type(error)) if isinstance(error, RobustZSError) else 500
     if status >= 500 and not isinstance(error, ServiceError):
-        known = isinstance(error, RobustZSError) and error.code in CODES and status != 500
-        code = error.code if known and isinstance(error, RobustZSError) else "internal"
+        own = error.code if isinstance(error, RobustZSError) and status != 500 else "internal"
+        code = own if own in CODES else "internal"
         return Problem(CODES[code][0], code, CODES[code][1], headers=_retry(status))
     if not isinstance(error, RobustZSError) or (error.code == "internal"):
         return Problem(500, "internal", CODES["internal"][1])
@@ -359,7 +359,7 @@ def to_envelope(error: BaseException, request_id: str) -> JSONResponse:
 
 
 def envelope_body(problem: Problem, request_id: str) -> dict[str, str | None]:
-    """What stands under ``error`` in an envelope."""
+    """What stands under ``error``."""
     return {
         "code": problem.code,
         "message": problem.message,
@@ -396,7 +396,6 @@ def _shown(message: str) -> str:
 
 
 def _as_json(value: object) -> str:
-    try:
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
         return json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return type(value).__name__
+    return type(value).__name__
