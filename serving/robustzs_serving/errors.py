@@ -31,9 +31,9 @@ MAX_MESSAGE = 1_000
 """Characters of a message; what is longer is cut."""
 MAX_QUOTED = 64
 """Characters of what a client sent, where a message quotes it."""
+_RETRY_SECONDS = 1
 
-
-# Statuses of the core's errors: the first class that matches decides.
+# Of the core's errors; the first class that matches decides.
 _STATUS: tuple[tuple[type[RobustZSError], int], ...] = (
     (errors.ImageTooLargeError, 413),
     (errors.ImageFormatError, 415),
@@ -45,7 +45,6 @@ _STATUS: tuple[tuple[type[RobustZSError], int], ...] = (
     (errors.HierarchyError, 422),
     (errors.CalibrationError, 422),
 )
-_RETRY_SECONDS = 1
 
 
 class ServiceError(RobustZSError):
@@ -333,7 +332,7 @@ def problem_of(error: BaseException) -> Problem:
         own = error.code if isinstance(error, RobustZSError) and status != 500 else "internal"
         code = own if own in CODES else "internal"
         return Problem(CODES[code][0], code, CODES[code][1], headers=_retry(status))
-    if not isinstance(error, RobustZSError) or (error.code == "internal"):
+    if not isinstance(error, RobustZSError) or error.code == "internal":
         return Problem(500, "internal", CODES["internal"][1])
     return Problem(
         status,
@@ -391,7 +390,7 @@ def _retry(status: int) -> dict[str, str]:
 
 
 def _shown(message: str) -> str:
-    text = terminal_safe(" ".join(message.split("\n")))
+    text = terminal_safe(message.replace("\n", " "))
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
 
 
