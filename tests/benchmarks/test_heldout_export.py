@@ -22,6 +22,7 @@ def photo(path: str, synset: str, wnid: str, source: str = "gcompris-qt-data") -
 
 
 def test_pictures_and_table_are_what_an_evaluation_reads(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the extra `train`")
     from robustzs_training.evaluation.sets import open_set
 
     from robustzs.images.config import PreprocessConfig

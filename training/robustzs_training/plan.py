@@ -271,8 +271,8 @@ def _lines(
     lines += [
         ("model", f"{shop.source.source.description}; {report.n_trained / 1e6:.1f} million "
          f"numbers train, at {size[0]} x {size[1]} pixels"),
-        ("attack", f"{threat.norm} eps {format_size(threat.eps)}, {attack.n_steps} steps of "
-         f"{255.0 * attack.step_size:.3g}/255"),
+        ("attack", f"{threat.norm} eps {format_size(threat.eps)}, {attack.n_steps} "
+         f"step{'s' * (attack.n_steps != 1)} of {255.0 * attack.step_size:.3g}/255"),
         ("length", f"{shop.steps} steps of {recipe.run.batch_size} images, "
          f"{shop.steps / shop.loader.steps_per_epoch:.3g} epochs"),
         ("memory", f"about {gib(report.memory_needed)} for a step; {gib(report.memory_free)} free "
