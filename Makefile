@@ -5,13 +5,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-FAST := "not slow and not wordnet and not gpu and not training"
+FAST := "not slow and not wordnet and not gpu and not training and not page"
 PHOTO ?= examples/photos/chelsea.png
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento clean
+        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built 
 	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx openapi-spec-validator pytest pytest-timeout trustme
 	cp -r tests examples docs pyproject.toml build/wheel-tests
 	cd build/wheel-tests && $(CURDIR)/$(VENV)-wheel/bin/python -m pytest -m $(FAST) $(WHEEL_TESTS)
+
+test-page: $(VENV)/.installed-dev  ## The page in headless Chromium (apt install chromium, or CHROMIUM=PATH)
+	$(PIP) install --quiet -c constraints.txt playwright
+	$(PYTEST) -m page
 
 test-service: $(VENV)/.installed-dev  ## The service's tests, stops, kills and slow clients included (half an hour)
 	$(PYTEST) -m "not gpu" tests/serving

@@ -28,12 +28,13 @@ function row(node, extra = null) {
 
 function why(answer) {
   const { stop, prediction, path } = answer;
-  const theta = stop.theta.toFixed(2);
   if (stop.reason === "rejected") return "None of these: the picture is too unlike every label.";
-  if (stop.reason === "leaf") return `The most specific there is; every step was above ${theta}.`;
+  if (stop.reason === "leaf") {
+    return `The most specific there is${stop.theta > 0 ? `: every step was above ${percent(stop.theta)}` : ""}.`;
+  }
   if (stop.reason === "level" || stop.reason === "max-depth") return "The level that was asked for.";
   const next = path.find((node) => node.depth === prediction.depth + 1);
-  if (!next) return `Stopped at a threshold of ${theta}.`;
+  if (!next) return `Stopped at a threshold of ${percent(stop.theta)}.`;
   const share = next.probability === null ? "not above" : `${percent(next.probability)}, not above`;
   return `“${next.name}” would be a guess: ${share} ${percent(stop.theta)}.`;
 }
@@ -119,7 +120,8 @@ function card(document) {
   if (!document) return [element("p", {}, "It has no robustness card: nothing is known of how it holds against attacks.")];
   const parts = [];
   if (document.description) parts.push(element("p", {}, document.description));
-  const rows = (document.results ?? []).filter((result) => (result.depth ?? null) === null);
+  const rows = (Array.isArray(document.results) ? document.results : []).filter((result) => result.depth == null
+    && typeof result.robust_accuracy === "number" && typeof result.clean_accuracy === "number");
   if (rows.length) {
     const head = ["Data", "Attack", "Size", "Images", "Clean", "Attacked"].map((text) => element("th", { scope: "col" }, text));
     const body = rows.map((result) => element("tr", {}, ...[
