@@ -4,8 +4,8 @@ Backends give raw features. Here they are normalised (cosine) or lifted into the
 compared with the classes, scaled and turned into probabilities. Everything is NumPy; results are
 float32, sums run in float64 where it is cheap.
 
-A row's result does not depend on the other rows of its batch, bit for bit: matrix products are
-taken row by row, because BLAS sums in another order for one row than for several.
+A row's result depends neither on the other rows of its batch nor on the number of threads, bit for
+bit: every similarity is a dot product of its own (``_dots``).
 
 Source of the Poincaré formulas: hyptorch ``pmath.py`` of leymir/hyperbolic-image-embeddings, with
 ``r`` for its ``c``; the distance is used in its closed form.
@@ -13,7 +13,7 @@ Source of the Poincaré formulas: hyptorch ``pmath.py`` of leymir/hyperbolic-ima
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.floating]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+Real = TypeVar("Real", np.float32, np.float64)
 
 _BALL_MARGIN = 1e-3  # points are kept at norm <= (1 - margin) / sqrt(r)
 _ARTANH_MARGIN = 1e-5  # artanh's argument is kept <= 1 - margin, which bounds every distance
@@ -109,8 +110,9 @@ def poincare_distance(u: FloatArray, v: FloatArray, curvature: float) -> Float64
         wide_v = v[part].astype(np.float64)
         square_v = np.einsum("cd,cd->c", wide_v, wide_v)
         gap_v = 1.0 - curvature * square_v
+        dots = _dots(wide_u, wide_v)
         for row in range(u.shape[0]):
-            squared = square_u[row] + square_v - 2.0 * (wide_v @ wide_u[row])
+            squared = square_u[row] + square_v - 2.0 * dots[row]
             gap = (1.0 - curvature * square_u[row]) * gap_v
             ratio = 2.0 * curvature * np.maximum(squared, 0.0) / gap
             # arcosh(1 + x) without losing small x
@@ -154,10 +156,7 @@ def similarities(
         ``[B, C]``; cosines are within [-1, 1].
     """
     if geometry.kind == "cosine":
-        unit = normalize(image_features)
-        result = np.empty((unit.shape[0], classes.shape[0]), np.float32)
-        for row in range(unit.shape[0]):
-            result[row] = classes @ unit[row]
+        result = _dots(normalize(image_features), classes.astype(np.float32, copy=False))
         return np.clip(result, -1.0, 1.0, out=result)
     curvature, image_scale, _ = _poincare(geometry)
     points = exp_0(image_features.astype(np.float64) * image_scale, curvature)
@@ -175,6 +174,19 @@ def scale_logits(
         temperature: > 0; above 1 flattens.
     """
     return (similarity.astype(np.float64) * (logit_scale / temperature)).astype(np.float32)
+
+
+def _dots(rows: npt.NDArray[Real], columns: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Dot products ``[B, C]`` of ``rows`` ``[B, D]`` and ``columns`` ``[C, D]``.
+
+    As stacks of vectors, for which NumPy calls BLAS' dot product once for each pair. As matrices it
+    would be one call of ``gemv`` or ``gemm``: they sum in an order that depends on B and on the
+    number of threads, and OpenBLAS wakes its threads for it even where there is little to do (one
+    row, 1000 classes: 4 ms and more on a busy machine, 0.05 ms this way; alone with 25,000 classes
+    this way costs no more CPU either).
+    """
+    stacked: npt.NDArray[Real] = np.matmul(rows[:, None, None, :], columns[None, :, :, None])
+    return stacked[:, :, 0, 0]
 
 
 def _poincare(geometry: GeometryLike) -> tuple[float, float, float]:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -163,6 +166,47 @@ def test_a_row_does_not_depend_on_its_batch(geometry: Geometry, n_classes: int) 
     for row in range(9):
         alone = scoring.softmax(scoring.similarities(images[row : row + 1], classes, geometry))
         np.testing.assert_array_equal(alone[0], together[row])
+
+
+def test_a_class_does_not_depend_on_the_others() -> None:
+    images, texts = normal(2, 512), normal(900, 1, 512, seed=1)
+    classes = scoring.class_features(texts, COSINE)
+    together = scoring.similarities(images, classes, COSINE)
+    for some in (slice(0, 1), slice(7, 40), slice(899, 900)):
+        alone = scoring.similarities(images, classes[some], COSINE)
+        np.testing.assert_array_equal(alone, together[:, some])
+
+
+DIGEST = """
+import hashlib
+import numpy as np
+from robustzs import scoring
+from types import SimpleNamespace
+
+values = np.random.default_rng(0)
+images, classes = (values.standard_normal((n, 512), np.float32) / 30 for n in (2, 25_193))
+digest = hashlib.sha256()
+for geometry in (
+    SimpleNamespace(kind="cosine"),
+    SimpleNamespace(kind="poincare", curvature=0.7, image_scale=0.4, text_scale=0.3),
+):
+    digest.update(scoring.similarities(images, classes, geometry).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    """A matrix product's do: of all nouns, with OpenBLAS, in their last bits."""
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": n_threads, "OMP_NUM_THREADS": n_threads},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for n_threads in ("1", "2", "4")
+    }
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("geometry", [COSINE, BALL], ids=["cosine", "poincare"])
