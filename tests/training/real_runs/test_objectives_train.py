@@ -22,6 +22,7 @@ from robustzs_training.recipe import EvaluatePart, Recipe
 from robustzs_training.recipe_files import load_recipe
 
 from robustzs.labels.templates import get_templates
+from robustzs.metrics.intervals import PairedDifference, paired_difference
 
 pytestmark = [pytest.mark.training, pytest.mark.timeout(1800)]
 
@@ -93,6 +94,14 @@ def start(cache: Path) -> tuple[HeldOut, EvaluatePart, Measured]:
     return heldout, part, before
 
 
+def _without_best_class(heldout: HeldOut, before: Measured, after: Measured) -> PairedDifference:
+    """The gain on all classes but the one with the most pictures right under attack."""
+    robust = after.outcome.robust_correct
+    counts = torch.bincount(heldout.labels[robust], minlength=len(heldout.classes))
+    rest = heldout.labels != int(counts.argmax())
+    return paired_difference(before.outcome.robust_correct[rest].numpy(), robust[rest].numpy())
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_short_run_hardens(
     name: str, start: tuple[HeldOut, EvaluatePart, Measured], tmp_path: Path
@@ -122,13 +131,19 @@ def test_a_short_run_hardens(
         head=head_of(geometry),
     )
     found = compare(before, after)
-    told = {"objective": name, "steps": result.steps, "seconds": round(result.seconds, 1), **found}
+    rest = _without_best_class(heldout, before, after)
+    told = {
+        "objective": name,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 1),
+        "without_best_class": [rest.difference, rest.low, rest.high],
+        **found,
+    }
     if "ROBUSTZS_REAL_RUNS" in os.environ:  # a file that collects what was measured
         with Path(os.environ["ROBUSTZS_REAL_RUNS"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
     gain = found["gain"]
-    right = {int(label) for label in heldout.labels[after.outcome.robust_correct]}
-    assert len(right) >= 3, told  # one answer to everything is robust, too
+    assert rest.low > 0.0, told  # one answer to everything is robust, too
     assert gain["robust_accuracy"] >= 0.04, told
     assert gain["interval"][0] > 0.0, told
     assert gain["clean_kept"] >= 0.7, told
