@@ -55,7 +55,7 @@ test-training: $(VENV)/.installed-dev  ## A short real run of every objective, a
 test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
 	$(PYTEST) -m gpu
 
-WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tests/cli tests/examples tests/features tests/hierarchy tests/metrics tests/scoring tests/serving
+WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tests/cli tests/examples tests/features tests/hierarchy tests/metrics tests/scoring tests/sdk tests/serving
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
 	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
