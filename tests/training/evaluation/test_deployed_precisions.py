@@ -84,6 +84,26 @@ def test_the_twin_of_quantised_text_is_the_float32_tower_with_exactly_that_text(
     assert not torch.allclose(parent.logits_of(probes), found.logits(probes), atol=0.1)
 
 
+def test_what_is_attacked_compares_with_the_deployed_texts(bundle: Bundle) -> None:
+    probes = pictures(6).pixels(np.arange(6))
+    parent, found = parent_of(bundle), deployed(bundle, "fp32", "int8")
+    seen, oracle = found.text_for(parent), found.victim()
+    assert torch.allclose(seen.logits_of(probes), oracle.logits_of(probes), atol=1e-4)
+    assert not torch.allclose(parent.logits_of(probes), seen.logits_of(probes), atol=0.1)
+    texts = ["red", "blue"]
+    assert torch.allclose(
+        seen.logits_for(texts)(probes), oracle.logits_for(texts)(probes), atol=1e-4
+    )
+    assert seen.logits_among is not None
+    assert oracle.logits_among is not None
+    assert torch.allclose(
+        seen.logits_among(texts)(probes), oracle.logits_among(texts)(probes), atol=1e-4
+    )
+    probes.requires_grad_()
+    (slope,) = torch.autograd.grad(seen.logits_of(probes).amax(dim=1).sum(), probes)
+    assert bool((slope.abs().amax(dim=(1, 2, 3)) > 0.0).all())
+
+
 def test_the_worst_of_all_parts_counts_and_the_row_says_it(bundle: Bundle) -> None:
     images = pictures(10, nearness=0.45)
     rows = evaluate_deployed(

@@ -179,6 +179,23 @@ def test_without_being_asked_nothing_deployed_is_attacked(request_of: EvaluateRe
     assert len(outcome.card.deployed) == 4
 
 
+def test_texts_in_fewer_bits_by_default_are_what_is_attacked(
+    request_of: EvaluateRequest, bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "small-text"
+    shutil.copytree(bundle, folder)
+    manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    manifest["default_text_precision"] = "int8"
+    (folder / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    outcome, _ = _run(
+        request_of, model=str(folder), precisions=(), threats=parse_threats("4/255"), n=6
+    )
+    assert outcome.card is not None
+    first = outcome.card.deployed[0]
+    assert (first.precision, first.n_as_measured) == ("fp32/int8", 6)
+    assert any("as the bundle's own text graph of int8" in told for told in outcome.card.protocol)
+
+
 def test_small_pictures_perturbed_in_their_own_pixels(
     request_of: EvaluateRequest, tmp_path: Path
 ) -> None:

@@ -257,7 +257,7 @@ class _Run:
     def _sentences(self) -> list[str]:
         attacks = [trial.attack for scene in self.bench.scenes for trial in scene.trials]
         sentences = [
-            "Verdicts are of the torch model in float32 on "
+            "Verdicts are of the torch image tower in float32 on "
             f"{self.bench.device.type}, in evaluation mode; right means that the label with the "
             "largest logit is among the right ones.",
             "A picture that is wrong before an attack counts as wrong under it.",
@@ -328,6 +328,7 @@ def identity_of(request: EvaluateRequest, bench: Bench) -> dict[str, Any]:
             for scene in bench.scenes
             for trial in scene.trials
         },
+        "text": {scene.images.name: scene.text for scene in bench.scenes},
         "seed": request.seed,
         "device": bench.device.type,
         "versions": versions(),

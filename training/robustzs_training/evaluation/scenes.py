@@ -19,7 +19,7 @@ from robustzs.threat import ThreatModel
 from robustzs_training.adapter import ClipAdapter
 from robustzs_training.evaluation.attacks import Ensemble, build_attack
 from robustzs_training.evaluation.base import Attack, EvaluationSet, Victim
-from robustzs_training.evaluation.deployed import DeployedSettings
+from robustzs_training.evaluation.deployed import DeployedSettings, DeployedVariant
 from robustzs_training.evaluation.hierarchical.scores import Scorer
 from robustzs_training.evaluation.hierarchical.targets import depth_targets
 from robustzs_training.evaluation.precisions import Precisions, choose_variants, precisions_of
@@ -101,6 +101,7 @@ class Scene:
         scorer: Asks at depths of a tree.
         theta: Threshold of the bundle's answers.
         native: Whether the perturbation lives in the pictures before the resize.
+        text: Precision of the text encoder whose features the victim compares with.
         sentences: For the card's protocol.
     """
 
@@ -112,6 +113,7 @@ class Scene:
     scorer: Scorer | None = None
     theta: float = DEFAULT_THETA
     native: bool = False
+    text: str = "fp32"
     sentences: tuple[str, ...] = ()
 
     @property
@@ -135,6 +137,10 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         manifest.geometry,
         logit_scale=manifest.logit_scale,
     )
+    text = manifest.default_text_precision
+    if text != "fp32":  # what is attacked compares with the texts that are deployed
+        default = DeployedVariant(stage.bundle, images.labels, exhibit.templates)
+        victim = default.text_for(victim)
     right = np.array(images.right, np.bool_)  # a copy: torch takes none that is read-only
     precisions = _precisions(stage, exhibit, right, victim)
     size = images.inside_resize
@@ -158,8 +164,13 @@ def scene_of(stage: Stage, exhibit: Exhibit) -> Scene:
         scorer=scorer,
         theta=DEFAULT_THETA if theta is None else theta.value,
         native=size is not None,
+        text=text,
         sentences=(
             *_said_of(images, None if scorer is None else scorer.tree),
+            f"Texts of {images.name} are compared as the bundle's own text graph of {text} "
+            "encodes them."
+            if text != "fp32"
+            else f"Texts of {images.name} are encoded by torch in float32.",
             *precisions.sentences,
         ),
     )

@@ -129,6 +129,32 @@ class DeployedVariant:
         logits = scale_logits(found, logit_scale=self.manifest.logit_scale)
         return torch.from_numpy(logits).to(pixels.device)
 
+    def text_for(self, victim: Victim) -> Victim:
+        """A white box that compares with texts as this variant's own text graph encodes them.
+
+        Texts are constants to whoever perturbs a picture, so nothing is lost for an attack.
+
+        Args:
+            victim: The torch model; only its image features are used.
+        """
+        geometry, scale = self.manifest.geometry, self.manifest.logit_scale
+
+        def compared(classes: Float32Array) -> TensorFunction:
+            known = torch.from_numpy(np.array(classes)).to(victim.device)
+            return lambda pixels: (
+                scale * similarities(victim.image_features_of(pixels), known, geometry)
+            )
+
+        def logits_for(texts: Sequence[str]) -> TensorFunction:
+            return compared(class_features(self._text.raw(texts)[:, None], geometry))
+
+        return replace(
+            victim,
+            logits_of=compared(self.classes),
+            logits_for=logits_for,
+            logits_among=lambda texts: compared(self._text.classes(texts, self.templates)),
+        )
+
     def victim(self) -> Victim:
         """A score oracle: any black-box attack can be pointed at it, none that needs gradients."""
 
