@@ -39,6 +39,9 @@ _RECORDS = frozenset({"card.json", "calibration.json"})  # about the model, no p
 _CHECKSUM_BYTES = 32
 _TEXTS_AT_ONCE = 4096  # bounds the raw features in memory
 _TOKENS_AT_ONCE = 1024  # bounds the activations of one inference
+_SORTED_UP_TO = 8192  # classes; larger sets are built-in trees, mapped from the disk as they lie
+_MAX_FILES = 20_000  # of the cache; small ones would fill a disk's inodes before its bytes
+_PUTS_A_SCAN = 256  # the folder is looked through after so many files
 _STALE_SECONDS = 3600.0  # a temporary file this old was left by a process that died
 
 _logger = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ _warned: set[str] = set()
 
 class TextFeatureCache:
     """Arrays on disk by key; the least recently used go when the folder grows too large.
+
+    The folder is looked through now and then, so for a while it may be a sixteenth too large.
 
     A cache never fails: what it cannot read is computed again, what it cannot write is left out,
     and a warning is logged once.
@@ -60,6 +65,7 @@ class TextFeatureCache:
     def __init__(self, folder: Path | None = None, *, max_bytes: int | None = None) -> None:
         self.folder = settings.cache_dir() / "text-features" if folder is None else folder
         self.max_bytes = settings.cache_max_bytes() if max_bytes is None else max_bytes
+        self._new_files, self._new_bytes = _PUTS_A_SCAN, 0  # the first file has it looked through
 
     def get(self, key: str, shape: tuple[int, int]) -> Float32Array | None:
         """The array kept under ``key``, read-only and mapped, or ``None``.
@@ -97,7 +103,11 @@ class TextFeatureCache:
                 stream.writelines(pieces)
             os.replace(temporary, self._path(key))
             temporary = None
-            self._evict(keep=self._path(key))
+            self._new_files += 1
+            self._new_bytes += sum(map(len, pieces))
+            if self._new_files >= _PUTS_A_SCAN or self._new_bytes > self.max_bytes // 16:
+                self._new_files = self._new_bytes = 0
+                self._evict(keep=self._path(key))
         except OSError as error:
             self._warn(f"text features cannot be cached ({error.strerror or error})")
         finally:
@@ -137,13 +147,13 @@ class TextFeatureCache:
                     path.unlink(missing_ok=True)
             elif path.suffix == ".npy":
                 entries.append((state.st_mtime_ns, path.name, state.st_size, path))
-        total = sum(size for _, _, size, _ in entries)
+        total, n_files = sum(size for _, _, size, _ in entries), len(entries)
         for _, _, size, path in sorted(entries):
-            if total <= self.max_bytes:
+            if total <= self.max_bytes and n_files <= _MAX_FILES:
                 break
             if path != keep:
                 path.unlink(missing_ok=True)
-                total -= size
+                total, n_files = total - size, n_files - 1
 
     def _warn(self, message: str) -> None:
         text = f"{message}: {self.folder}"
@@ -208,11 +218,26 @@ class TextFeatures:
     ) -> Float32Array:
         """Class vectors ``[C, D]``: every prompt in every template, joined per class.
 
+        They are kept in the order of their texts, each once, so that the same labels in another
+        order, such as that of a tree's leaves, are not encoded again.
+
         Args:
             prompts: one per class, C >= 1.
             templates: to fill with them.
             progress: called while texts are encoded; never when the cache has them.
         """
+        if len(prompts) > _SORTED_UP_TO:
+            return self._kept(prompts, templates, progress)
+        distinct = sorted(set(prompts))
+        found = self._kept(distinct, templates, progress)
+        if distinct == list(prompts):
+            return found
+        place = {prompt: row for row, prompt in enumerate(distinct)}
+        return found[[place[prompt] for prompt in prompts]]
+
+    def _kept(
+        self, prompts: Sequence[str], templates: TemplateSet, progress: Progress | None
+    ) -> Float32Array:
         shape = (len(prompts), self._manifest.embed_dim)
         key = text_features_key(self._manifest, self._backend.text_signature, templates, prompts)
         if self._cache is not None:

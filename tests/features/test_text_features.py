@@ -78,6 +78,18 @@ def test_the_second_time_nothing_is_encoded_and_no_tokenizer_made(
     assert backend.n_texts == 2 * len(WORDS)
 
 
+def test_the_same_texts_in_another_order_are_not_encoded_again(
+    bundle: Bundle, backend: Counting, tmp_path: Path
+) -> None:
+    features = features_of(bundle, backend, TextFeatureCache(tmp_path / "cache"))
+    first = features.classes(WORDS, TWO)
+    places = [*range(len(WORDS) - 1, -1, -1), 0]
+    again = features.classes([WORDS[place] for place in places], TWO)
+    np.testing.assert_array_equal(again, first[places])
+    assert backend.n_texts == 2 * len(WORDS)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_only_texts_of_one_length_share_an_inference(bundle: Bundle, backend: Counting) -> None:
     texts = ["dog", "a dog", "cat", "a photo of a dog", "the cat"]
     encode_texts(texts, backend, Tokenizer.from_bundle(bundle))

@@ -102,6 +102,24 @@ def test_texts_are_encoded_at_put_and_never_again(
     assert encoded == []
 
 
+def test_kept_labels_are_not_encoded_again_in_the_order_of_another_tree(
+    tiny: Any, photo: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROBUSTZS_CACHE", str(tmp_path / "cache"))
+    served = tiny()
+    labels = [{"synset": f"{name}.n.01"} for name in ("teapot", "cat", "sailboat", "beagle")]
+    assert served("PUT", "/v1/label-sets/mixed", json=labels).status_code == 201
+    kept = list((tmp_path / "cache" / "text-features").iterdir())
+    request = {"files": {"image": photo}}
+    for tree in ("flat", "wordnet"):
+        data = {"label_set": "mixed", "hierarchy": tree}
+        answer = served("POST", "/v1/classify", data=data, **request)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["results"][0]["top_k"]) == len(labels)
+    # In WordNet's tree the animals are neighbours; in the request they are not.
+    assert list((tmp_path / "cache" / "text-features").iterdir()) == kept
+
+
 def test_conditions_are_those_of_http(tiny: Any) -> None:
     service = tiny()
     path = "/v1/label-sets/pets"
