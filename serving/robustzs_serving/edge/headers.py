@@ -14,10 +14,11 @@ _ALWAYS = {
 }
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 # Nothing inline, nothing from elsewhere; pictures that were dropped on the page are blobs.
-_PAGE = (
+PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""Content security policy of the page and of its files."""
 
 
 class SecurityHeadersMiddleware:
@@ -45,7 +46,7 @@ class SecurityHeadersMiddleware:
                 page = headers.get("content-type", "").startswith("text/html")
                 for name, value in _ALWAYS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", _PAGE if page else _NOTHING)
+                headers.setdefault("Content-Security-Policy", PAGE_POLICY if page else _NOTHING)
                 if page:
                     headers.setdefault("Cross-Origin-Opener-Policy", "same-origin")
                 else:

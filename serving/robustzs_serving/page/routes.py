@@ -14,20 +14,16 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from robustzs_serving.edge.headers import PAGE_POLICY
+
 _FOLDER = Path(__file__).parent / "static"
 
 PAGE_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": PAGE_POLICY,
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
-"""What every file of the page is sent with. A middleware that adds headers must leave these be."""
+"""What every file of the page is sent with, beside what every answer of the service is."""
 
 
 class _PageFiles(StaticFiles):

@@ -19,6 +19,9 @@ def test_every_file_is_served_with_its_type_and_policy(service_url: str) -> None
         assert response.content == path.read_bytes()
         assert response.headers["content-type"].startswith(kinds.get(path.suffix, "image/svg"))
         assert "script-src 'self'" in response.headers["content-security-policy"]
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["cross-origin-opener-policy"] == "same-origin"
     index = httpx.get(f"{service_url}/")
     assert index.content == (FOLDER / "index.html").read_bytes()
     assert "unsafe" not in index.headers["content-security-policy"]
