@@ -55,7 +55,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     # first, and the tower died of it at 2.5e-4 and 5e-4.
     "hierarchical": (
         *_LABELLED,
-        "schedule.steps=110",
+        "schedule.steps=170",
         "schedule.warmup_steps=10",
         "optimizer.lr=2e-4",
         "data.siblings=4",
