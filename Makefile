@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
-FAST := "not slow and not wordnet and not gpu and not training and not page"
+FAST := "not slow and not wordnet and not gpu and not training and not page and not triton"
 PHOTO ?= examples/photos/chelsea.png
 
 .DEFAULT_GOAL := help

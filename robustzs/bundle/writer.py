@@ -138,7 +138,7 @@ class BundleWriter:
             records = self._record_files(folder)
             text = _manifest_text(fields, records)
             (folder / MANIFEST_NAME).write_text(text, encoding="utf-8", newline="\n")
-            _settle(folder)
+            settle(folder)
         Bundle.load(folder)
         with _write_errors(self.target):
             self._put_in_place(folder)
@@ -185,7 +185,7 @@ class BundleWriter:
         replaced = self.target.is_dir() and any(self.target.iterdir())
         try:
             if replaced:
-                _exchange(folder, self.target)
+                exchange(folder, self.target)
             else:
                 os.rename(folder, self.target)
         except OSError as error:
@@ -219,7 +219,7 @@ def _manifest_text(fields: Mapping[str, Any], records: Mapping[str, Any]) -> str
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _settle(folder: Path) -> None:
+def settle(folder: Path) -> None:
     """Flush every file and folder to the disk and make them readable as usual."""
     for base, _, names in os.walk(folder, topdown=False):
         for name in names:
@@ -241,7 +241,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _exchange(new: Path, old: Path) -> None:
+def exchange(new: Path, old: Path) -> None:
     """Swap two folders: at once where Linux can, else by renames with a way back."""
     if _exchange_at_once(new, old):
         return

@@ -48,7 +48,11 @@ RobustZSError                          base: .code, .message, .hint
 ├── BackendError
 │   ├── ProviderUnavailableError       the device that was asked for is not the one that was got
 │   ├── BackendInputError              wrong dtype, shape or range at the model's boundary
-│   └── InferenceError                 the model ran and failed
+│   ├── InferenceError                 the model ran and failed
+│   └── BackendUnavailableError        no server that could run the model answers
+│       ├── BackendOverloadedError     it has too much waiting already
+│       ├── BackendTimeoutError        it took too long
+│       └── BackendMismatchError       it runs other weights than the bundle's
 ├── ExportError
 │   ├── CheckpointFormatError          an unknown or unsafe checkpoint layout
 │   └── ExportParityError              the exported graph does not give what torch gives
@@ -128,6 +132,10 @@ from robustzs.errors.inputs import (
 from robustzs.errors.running import (
     BackendError,
     BackendInputError,
+    BackendMismatchError,
+    BackendOverloadedError,
+    BackendTimeoutError,
+    BackendUnavailableError,
     CalibrationError,
     CalibrationMismatchError,
     ChatRefusedError,
@@ -162,6 +170,10 @@ __all__ = [
     "AmbiguousLabelError",
     "BackendError",
     "BackendInputError",
+    "BackendMismatchError",
+    "BackendOverloadedError",
+    "BackendTimeoutError",
+    "BackendUnavailableError",
     "BundleDigestError",
     "BundleError",
     "BundleExistsError",

@@ -47,6 +47,30 @@ class InferenceError(BackendError):
     code = "inference"
 
 
+class BackendUnavailableError(BackendError):
+    """No server that could run the model answers; another time one may."""
+
+    code = "backend-unavailable"
+
+
+class BackendOverloadedError(BackendUnavailableError):
+    """The server that runs the model has too much waiting already."""
+
+    code = "backend-overloaded"
+
+
+class BackendTimeoutError(BackendUnavailableError):
+    """The server that runs the model took too long."""
+
+    code = "backend-timeout"
+
+
+class BackendMismatchError(BackendUnavailableError):
+    """The server runs other weights than the bundle's, or takes other tensors."""
+
+    code = "backend-mismatch"
+
+
 class ExportError(RobustZSError):
     """A model could not be exported."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from robustzs.backends.base import Backend
 from robustzs.backends.fake import FakeBackend
 from robustzs.backends.onnx import OnnxBackend
+from robustzs.backends.triton import TritonBackend, TritonTarget
 from robustzs.bundle.manifest import BundleManifest
 from robustzs.errors import BackendInputError, InferenceError
 from tests.factories import CONTEXT_LENGTH, EMBED_DIM, IMAGE_SIZE, VOCABULARY, colour_tokens
+from tests.triton.server import shared_server
 
 
 def load_manifest(folder: Path) -> BundleManifest:
@@ -32,10 +35,26 @@ def fake_backend(folder: Path) -> Backend:
     return FakeBackend(load_manifest(folder), colours=colour_tokens())
 
 
-MAKERS: dict[str, Callable[[Path], Backend]] = {"onnx": onnx_backend, "fake": fake_backend}
+def triton_backend(protocol: str, folder: Path) -> Backend:
+    server = shared_server(folder)
+    target = TritonTarget(urls=(getattr(server, protocol),))
+    bundle = SimpleNamespace(manifest=load_manifest(folder), file=lambda name: folder / name)
+    return TritonBackend(bundle, target)
 
 
-@pytest.fixture(params=sorted(MAKERS))
+MAKERS: dict[str, Callable[[Path], Backend]] = {
+    "onnx": onnx_backend,
+    "fake": fake_backend,
+    "triton-grpc": partial(triton_backend, "grpc"),
+    "triton-http": partial(triton_backend, "http"),
+}
+NAMES = [
+    pytest.param(name, marks=pytest.mark.triton if name.startswith("triton") else ())
+    for name in sorted(MAKERS)
+]
+
+
+@pytest.fixture(params=NAMES)
 def backend(request: pytest.FixtureRequest, tiny_bundle: Path) -> Iterator[Backend]:
     made = MAKERS[request.param](tiny_bundle)
     yield made
@@ -71,7 +90,7 @@ def test_different_inputs_give_different_features(backend: Backend) -> None:
         assert len(np.unique(features, axis=0)) == 4
 
 
-@pytest.mark.parametrize("name", sorted(MAKERS))
+@pytest.mark.parametrize("name", NAMES)
 def test_two_instances_agree_bit_for_bit(tiny_bundle: Path, name: str) -> None:
     first, second = MAKERS[name](tiny_bundle), MAKERS[name](tiny_bundle)
     pixels, ids = some_pixels(3), some_ids(3, 6)

@@ -1,0 +1,292 @@
+"""One Triton server: verified before its first answer, and again after every failure."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from robustzs.backends.triton import contract
+from robustzs.backends.triton.contract import BundleLike, Tensor, Tower
+from robustzs.backends.triton.target import Address, TritonTarget
+from robustzs.backends.triton.transport import Document, Transport, connect
+from robustzs.bundle.manifest import Precision
+from robustzs.errors import BackendError, BackendMismatchError, BackendUnavailableError
+
+_FIRST_REST = 0.25
+_LONGEST_REST = 5.0
+_CHECK_SECONDS = 5.0  # for what is asked of a server beside inferences
+_NANO = 1e-9
+
+
+@dataclass(frozen=True)
+class ServedTower:
+    """An encoder as a server has it.
+
+    Attributes:
+        model: its name there.
+        precision: which of the bundle's variants it is.
+        max_rows: of one request.
+        kinds: of its instances, such as ``KIND_CPU``.
+        bytes_model: the ensemble that takes bytes, where there is one.
+    """
+
+    model: str
+    precision: Precision
+    max_rows: int
+    kinds: tuple[str, ...]
+    bytes_model: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowerStatistics:
+    """What a server counted of one encoder since it loaded it.
+
+    Attributes:
+        model: its name there.
+        requests: answered.
+        failures: requests that failed or were rejected.
+        rows: in all requests.
+        executions: of the model; fewer than requests where batches form.
+        queue_seconds: that all requests waited.
+        compute_seconds: that all requests were computed, copies included.
+    """
+
+    model: str
+    requests: int
+    failures: int
+    rows: int
+    executions: int
+    queue_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerReport:
+    """How one server does.
+
+    Attributes:
+        url: of it.
+        error: what is wrong with it, or ``None`` where it can answer.
+        statistics: of both encoders; empty where it cannot answer.
+    """
+
+    url: str
+    error: BackendError | None
+    statistics: tuple[TowerStatistics, ...] = field(default=())
+
+
+class Endpoint:
+    """A server with both encoders of a bundle. Safe to use from several threads.
+
+    Args:
+        address: of it.
+        target: deadline and certificates.
+        bundle: whose weights it must have.
+        wanted: precision of an encoder, where not any of the bundle's will do.
+        digests: of every variant of each encoder, with its precision.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        target: TritonTarget,
+        bundle: BundleLike,
+        wanted: Mapping[Tower, Precision],
+        digests: Mapping[Tower, Mapping[str, Precision]],
+    ) -> None:
+        self.address = address
+        self._target = target
+        self._manifest = bundle.manifest
+        self._wanted = wanted
+        self._digests = digests
+        self._transport: Transport = connect(address, target)
+        self._lock = threading.Lock()
+        self._towers: Mapping[Tower, ServedTower] | None = None
+        self._n_failures = 0
+        self._rests_until = 0.0
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a moment ago, so that others are asked first."""
+        return time.monotonic() < self._rests_until
+
+    def towers(self) -> Mapping[Tower, ServedTower]:
+        """What it serves, verified.
+
+        Raises:
+            BackendUnavailableError: it does not answer, or not with these weights.
+        """
+        known = self._towers
+        if known is None:
+            with self._lock:  # a crowd that finds it unverified asks once
+                known = self._towers
+                if known is None:
+                    known = self._verify()
+                    self._towers = known
+        return known
+
+    def infer(
+        self, tower: Tower, values: npt.NDArray[Any], *, as_bytes: bool
+    ) -> list[npt.NDArray[Any]]:
+        """Raw outputs of an encoder, for as many rows at a time as it takes.
+
+        Args:
+            tower: which encoder.
+            values: its input, or bytes.
+            as_bytes: ask the ensemble that takes them.
+
+        Raises:
+            BackendError: it failed, or does not answer.
+        """
+        served = self.towers()[tower]
+        tensor, _ = contract.tower_tensors(self._manifest, tower)
+        model = served.model
+        if as_bytes and served.bytes_model is not None:
+            tensor, model = contract.byte_tensor(self._manifest), served.bytes_model
+        elif as_bytes:
+            values = np.divide(values, np.float32(255.0), dtype=np.float32)
+        return [
+            self._transport.infer(
+                model,
+                tensor,
+                np.ascontiguousarray(values[start : start + served.max_rows]),
+                contract.OUTPUTS[tower],
+                self._target.seconds,
+            )
+            for start in range(0, len(values), served.max_rows)
+        ]
+
+    def succeeded(self) -> None:
+        """It answered."""
+        self._n_failures, self._rests_until = 0, 0.0
+
+    def failed(self) -> None:
+        """It did not: it may have been exchanged for another, so it is verified anew."""
+        rest = min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(self._n_failures, 10))
+        self._n_failures += 1
+        self._rests_until = time.monotonic() + rest
+        self._towers = None
+
+    def report(self) -> ServerReport:
+        """Verify it now, and ask what it counted."""
+        url = str(self.address)
+        try:
+            towers = self._verify()
+            counted = tuple(self._counted(tower.model) for tower in towers.values())
+        except BackendError as error:
+            self.failed()
+            return ServerReport(url=url, error=error)
+        self._towers = towers
+        self.succeeded()
+        return ServerReport(url=url, error=None, statistics=counted)
+
+    def close(self) -> None:
+        """Cancel what runs there."""
+        self._transport.close()
+
+    @property
+    def _patience(self) -> float:
+        return min(_CHECK_SECONDS, self._target.seconds)
+
+    def _verify(self) -> dict[Tower, ServedTower]:
+        towers: tuple[Tower, ...] = ("image", "text")
+        return {tower: self._verify_tower(tower) for tower in towers}
+
+    def _verify_tower(self, tower: Tower) -> ServedTower:
+        name = contract.model_name(self._manifest.name, tower)
+        config = self._config(name)
+        precision = self._precision(tower, config)
+        _check_tensors(config, *contract.tower_tensors(self._manifest, tower), str(self.address))
+        bytes_model: str | None = None
+        if tower == "image":
+            bytes_model = contract.model_name(self._manifest.name, "image_bytes")
+            ensemble = self._config(bytes_model)
+            self._precision(tower, ensemble)
+            _, output = contract.tower_tensors(self._manifest, tower)
+            bytes_in = contract.byte_tensor(self._manifest)
+            _check_tensors(ensemble, bytes_in, output, str(self.address))
+        groups = config.get("instance_group", [])
+        return ServedTower(
+            model=name,
+            precision=precision,
+            max_rows=int(config.get("max_batch_size", 0)),
+            kinds=tuple(sorted({str(group.get("kind", "KIND_AUTO")) for group in groups})),
+            bytes_model=bytes_model,
+        )
+
+    def _config(self, model: str) -> Document:
+        config = self._transport.config(model, self._patience)
+        if not self._transport.is_ready(model, self._patience):
+            raise BackendUnavailableError(
+                f"Triton at {self.address} has {model}, and it is not ready", hint="ask again later"
+            )
+        return config
+
+    def _precision(self, tower: Tower, config: Document) -> Precision:
+        """The variant that a model runs, by its digest."""
+        model = config.get("name")
+        digest = _parameter(config, contract.DIGEST)
+        precision = self._digests[tower].get(digest)
+        if precision is None:
+            raise BackendMismatchError(
+                f"Triton at {self.address} runs other weights as {model}: digest "
+                f"{digest[:12] or 'none'}, the bundle {self._manifest.name} has "
+                f"{', '.join(known[:12] for known in self._digests[tower])}",
+                hint="write its repository anew with `robustzs export --triton`, or ask for the "
+                "bundle that it was written from",
+            )
+        if self._wanted.get(tower, precision) != precision:
+            raise BackendMismatchError(
+                f"Triton at {self.address} runs {model} in {precision}, asked for was "
+                f"{self._wanted[tower]}"
+            )
+        return precision
+
+    def _counted(self, model: str) -> TowerStatistics:
+        document = self._transport.statistics(model, self._patience)
+        of_model: Document = next(iter(document.get("model_stats", [])), {})
+        times = of_model.get("inference_stats", {})
+
+        def seconds(name: str) -> float:
+            return float(times.get(name, {}).get("ns", 0)) * _NANO
+
+        return TowerStatistics(
+            model=model,
+            requests=int(times.get("success", {}).get("count", 0)),
+            failures=int(times.get("fail", {}).get("count", 0)),
+            rows=int(of_model.get("inference_count", 0)),
+            executions=int(of_model.get("execution_count", 0)),
+            queue_seconds=seconds("queue"),
+            compute_seconds=sum(
+                seconds(f"compute_{part}") for part in ("input", "infer", "output")
+            ),
+        )
+
+
+def _parameter(config: Document, name: str) -> str:
+    value = config.get("parameters", {}).get(name, {})
+    return str(value.get("string_value", ""))
+
+
+def _check_tensors(config: Document, given: Tensor, got: Tensor, where: str) -> None:
+    for side, wanted in (("input", given), ("output", got)):
+        found = [
+            Tensor(
+                str(tensor.get("name")),
+                str(tensor.get("data_type", "")).removeprefix("TYPE_"),  # type: ignore[arg-type]
+                tuple(int(size) for size in tensor.get("dims", [])),
+            )
+            for tensor in config.get(side, [])
+        ]
+        if found != [wanted] or int(config.get("max_batch_size", 0)) < 1:
+            raise BackendMismatchError(
+                f"Triton at {where} has {config.get('name')} with {side} {found}, the bundle needs "
+                f"{wanted}, in batches",
+                hint="write its repository anew with `robustzs export --triton`",
+            )
