@@ -6,7 +6,7 @@ for attacked ones::
     L = CE(p(x), y) + 6 KL(p(x) || p(x + d)),    d raises the KL term
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -37,8 +37,10 @@ class Trades(ClassObjective):
 
 
 if __name__ == "__main__":
-    # `new_objective.py OUTPUT [steps=...]`: any change of the recipe, as after `train --set`.
-    output, *changes = sys.argv[1:] or ["trades"]
-    request = TrainRequest(recipe="quickstart", output=Path(output), changes=tuple(changes))
+    parser = argparse.ArgumentParser(description="Train with TRADES by the quickstart's recipe.")
+    parser.add_argument("output", type=Path, help="a folder that is made")
+    parser.add_argument("changes", nargs="*", help="KEY=VALUE, as after `robustzs train --set`")
+    given = parser.parse_args()
+    request = TrainRequest(recipe="quickstart", output=given.output, changes=tuple(given.changes))
     outcome = run_train(request, own=Trades)
     print(outcome.summary["gain"] if outcome.summary else "stopped")

@@ -51,6 +51,20 @@ def test_the_example_trains_and_its_run_says_with_what(tmp_path, changes, monkey
     assert summary["steps"] == 2
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 2)])
+def test_asked_how_it_is_used_the_example_says_so_and_makes_nothing(
+    arguments, code, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    assert stopped.value.code == code
+    captured = capsys.readouterr()
+    assert "usage: new_objective.py" in captured.out + captured.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_it_left_does_not_go_on_without_the_class(tmp_path, changes, monkeypatch):
     start(changes, tmp_path / "out", monkeypatch)
     document = yaml.safe_load((tmp_path / "out" / "run" / "recipe.yaml").read_text())
