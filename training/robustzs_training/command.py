@@ -27,6 +27,7 @@ from robustzs_training.finish import RUN_FOLDER, SUMMARY, calibration_note, writ
 from robustzs_training.gain import NOT_MEASURED, check_measurable, measure_gain
 from robustzs_training.loop import RunResult, Trainer
 from robustzs_training.loop.machine import make_accelerator
+from robustzs_training.loop.preflight import check_writable
 from robustzs_training.loop.trainer import LOCK
 from robustzs_training.objectives import Objective
 from robustzs_training.recipe import Recipe
@@ -110,6 +111,7 @@ def run_train(
             was_finished=True,
             steps=int(finished["steps"]),
         )
+    check_writable(output / RUN_FOLDER)  # captions may take hours to encode before the loop looks
     clock = Clock()
     accelerator = make_accelerator(recipe.run)
     is_main = accelerator.is_main_process

@@ -28,7 +28,7 @@ from torch.func import functional_call
 from robustzs.errors import UsageError
 from tests.training.objectives import derived
 from tests.training.objectives.derived import array
-from tests.training.tiny_models import make_adapter, make_pixels, make_tokens
+from tests.training.tiny_models import EMBED_DIM, make_adapter, make_pixels, make_tokens
 
 N = 5
 SIZES = {"vit": 16, "cnn": 96, "resnet": 64}
@@ -260,6 +260,22 @@ def test_the_scale_of_qt_aft_starts_trains_and_stops_where_the_authors_say() -> 
         objective.clamp_()
         assert float(objective.log_logit_scale) == 0.0
     assert torch.equal(model.log_logit_scale, own)
+
+
+def test_another_image_s_caption_is_right_only_where_it_is_the_same() -> None:
+    objective = QtAft(make_adapter())
+    directions = torch.eye(3, EMBED_DIM)
+    batch = objective.prepare(
+        Batch(pixels=make_pixels(4), caption_features=directions[[0, 1, 1, 2]])
+    )
+
+    def is_right(image_features: torch.Tensor) -> list[bool]:
+        scores, right = objective.choices(batch, image_features)
+        return [bool(each) for each in scores.argmax(dim=1) == right]
+
+    assert is_right(directions[[0, 1, 1, 2]]) == [True] * 4
+    assert is_right(directions[[1, 1, 2, 0]]) == [False, True, False, False]
+    assert is_right(torch.zeros(4, EMBED_DIM)) == [True, False, False, False], "a dead tower"
 
 
 def test_misuse_is_named() -> None:

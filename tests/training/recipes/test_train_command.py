@@ -336,6 +336,19 @@ def test_no_foreign_folder_is_written_into(run, tmp_path, pictures):
     assert "is a file" in done.err
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_captions_are_encoded(
+    run, tmp_path, pictures, monkeypatch
+):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("ROBUSTZS_CACHE", str(cache))
+    (tmp_path / "file").write_text("in the way")
+    changes = ("--set", "data.caption_mode=names-and-properties", "--output", tmp_path / "file/out")
+    done = run(*arguments(tmp_path, pictures, *changes, recipe="qt-aft-vit-b-16"))
+    assert done.code == 1
+    assert "cannot be written" in done.err
+    assert not cache.exists()
+
+
 def test_objectives_say_what_the_data_lacks(run, tmp_path, pictures):
     done = run(*arguments(tmp_path, pictures, recipe="qt-aft-vit-b-16"))
     assert done.code == 1

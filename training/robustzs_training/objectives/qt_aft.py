@@ -72,19 +72,31 @@ class QtAft(Objective):
 
     def terms(self, batch: Batch, image_features: torch.Tensor) -> dict[str, torch.Tensor]:
         """The two weighted terms, of raw features ``[B, D]`` of the attacked images."""
-        logits, own = self.choices(batch, image_features)
+        logits, own = self._contrast(batch, image_features)
         return {
             "l2": squared_distance(image_features, batch.constant("reference")),
             "image_to_caption": self.caption_weight * F.cross_entropy(logits, own),
         }
 
-    def choices(
+    def _contrast(
         self, batch: Batch, image_features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The captions of the images of all processes."""
+        """Logits ``[B, W * B]`` over the captions of all processes, and each image's column."""
         captions = batch.constant("captions")
         logits = cosine_logits(image_features, captions, self.log_logit_scale.exp())
         return logits, torch.arange(len(logits), device=logits.device) + rank() * len(logits)
+
+    def choices(
+        self, batch: Batch, image_features: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The captions of the images of all processes; another image's is right if it is the same.
+
+        Captions made of class names repeat, and nothing could tell such columns apart.
+        """
+        logits, own = self._contrast(batch, image_features)
+        captions, best = batch.constant("captions"), logits.argmax(dim=1)
+        is_same = (captions[best] == captions[own]).all(dim=1)
+        return logits, torch.where(is_same, best, own)
 
     def attack_loss(self, batch: Batch, perturbed: Tensors) -> torch.Tensor:
         """The loss itself."""
