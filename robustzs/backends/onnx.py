@@ -59,6 +59,8 @@ class OnnxBackend:
         device: ``cpu``, ``cuda``, ``cuda:N``, ``auto`` (CUDA where it really works, else the CPU)
             or the name of an execution provider.
         threads: threads for one operator, >= 1; by default the CPUs that this process may use.
+        image_threads: the same of the image encoder, which is called from several threads at once
+            where it is below ``threads``; by default ``threads``.
         image_precision: variant of the image encoder; by default the bundle's own choice.
         text_precision: variant of the text encoder; by default the bundle's own choice.
 
@@ -74,11 +76,13 @@ class OnnxBackend:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        image_threads: int | None = None,
         image_precision: Precision | None = None,
         text_precision: Precision | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1, got {threads}")
+        for n_threads in (threads, image_threads):
+            if n_threads is not None and n_threads < 1:
+                raise UsageError(f"threads must be at least 1, got {n_threads}")
         self._bundle = bundle
         manifest = bundle.manifest
         self.image_precision = image_precision or manifest.default_image_precision
@@ -87,7 +91,8 @@ class OnnxBackend:
             "image": _variant(manifest.image_encoders, self.image_precision, "image"),
             "text": _variant(manifest.text_encoders, self.text_precision, "text"),
         }
-        self._threads = threads or available_cpus()
+        threads = threads or available_cpus()
+        self._threads: dict[Tower, int] = {"image": image_threads or threads, "text": threads}
         self._sessions: dict[Tower, Any] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -154,7 +159,7 @@ class OnnxBackend:
             providers.append(_CPU)  # for the few shape operators that accelerators leave out
         try:
             session = ort.InferenceSession(
-                str(path), _session_options(ort, self._threads), providers=providers
+                str(path), _session_options(ort, self._threads[tower]), providers=providers
             )
         except _engine_errors() as error:
             if self._provider != _CPU:

@@ -63,6 +63,7 @@ class Embedder:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        image_threads: int | None = None,
         image_precision: Precision | None = None,
         text_precision: Precision | None = None,
         expect_digest: str | None = None,
@@ -74,6 +75,7 @@ class Embedder:
             model: a name of ``robustzs models list``, or a bundle's folder.
             device: ``cpu``, ``cuda``, ``cuda:N``, ``auto`` or an execution provider.
             threads: of one operator; by default the CPUs that this process may use.
+            image_threads: of one operator of the image encoder; by default ``threads``.
             image_precision: variant of the image encoder; by default the bundle's choice.
             text_precision: variant of the text encoder; by default the bundle's choice.
             expect_digest: refuse the bundle unless it has this digest.
@@ -91,6 +93,7 @@ class Embedder:
             bundle,
             device=device,
             threads=threads,
+            image_threads=image_threads,
             image_precision=image_precision,
             text_precision=text_precision,
         )

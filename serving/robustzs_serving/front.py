@@ -20,6 +20,10 @@ class WholeApp:
     ``/healthz`` with other bodies than ours, and plain text for what is not found. Behind this
     middleware none of them is reached; BentoML keeps the life cycle, the processes and the build.
 
+    Nor are BentoML's middlewares, once the life cycle has begun: its timeout keeps a request whose
+    client left before the answer until the time is over, and a shutdown waits for it; and its
+    tracing asks of every request whether it is excluded, which all are.
+
     Args:
         app: BentoML's application; it gets what is no request (the life cycle).
         ours: What answers.
@@ -35,8 +39,11 @@ class WholeApp:
         """Answer a request; a websocket gets our refusal, too."""
         if scope["type"] in ("http", "websocket"):
             await self._ours(scope, receive, send)
-        else:
-            await self._app(scope, receive, self._watched(send))
+            return
+        # BentoML's Starlette application. From now on it gives every request to this middleware at
+        # once, and not to BentoML's own ones first.
+        scope["app"].middleware_stack = self
+        await self._app(scope, receive, self._watched(send))
 
     def _watched(self, send: Send) -> Send:
         async def told(message: Message) -> None:

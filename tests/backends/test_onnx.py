@@ -85,6 +85,8 @@ def test_unknown_devices_are_refused(tiny_bundle: Path, device: str) -> None:
 def test_options_are_checked(tiny_bundle: Path) -> None:
     with pytest.raises(UsageError, match="threads must be at least 1, got 0"):
         OnnxBackend(opened(tiny_bundle), threads=0)
+    with pytest.raises(UsageError, match="threads must be at least 1, got -1"):
+        OnnxBackend(opened(tiny_bundle), image_threads=-1)
     with pytest.raises(UsageError, match="no image encoder of precision 'fp16'"):
         OnnxBackend(opened(tiny_bundle), image_precision="fp16")
     with pytest.raises(UsageError, match="no text encoder of precision 'int8'"):

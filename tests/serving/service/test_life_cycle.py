@@ -106,6 +106,21 @@ def test_a_stop_finishes_what_was_accepted(serve: Serve) -> None:
     assert "Traceback" not in service.text()
 
 
+def test_a_stop_does_not_wait_for_clients_that_left(serve: Serve) -> None:
+    """BentoML's own timeout would hold their requests for as long as a request may take."""
+    service = serve()
+    for _ in range(4):
+        with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+            connection.sendall(_body("jeep")[0])
+    _until(
+        lambda: service.metric("robustzs_requests_total", status="499") >= 4, 10, "none was missed"
+    )
+    began = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - began < 10
+    assert "Traceback" not in service.text()
+
+
 @pytest.mark.slow
 def test_a_stop_waits_no_longer_than_the_drain_time(serve: Serve) -> None:
     service = serve(ROBUSTZS_DRAIN_SECONDS="2")
