@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,44 @@ def test_make_help_explains_every_target() -> None:
     targets = phony.group(1).replace("\\\n", " ").split()
     explained = set(re.findall(r"^([a-z-]+):.*## \S", text, flags=re.MULTILINE))
     assert set(targets) == explained
+
+
+def test_the_service_declares_every_package_that_it_imports() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    declared = set()
+    for part in ("dependencies", "cpu", "serve"):
+        listed = re.findall(rf"^{part} = \[(.*?)\]$", project, flags=re.MULTILINE | re.DOTALL)[0]
+        declared |= {_plain(name) for name in re.findall(r'"([\w.-]+)', listed)}
+    owners = packages_distributions()
+    for path in (REPOSITORY / "serving").rglob("*.py"):
+        if "triton" in path.parts:
+            continue  # has an extra of its own
+        for module in _imported(path):
+            owned = {_plain(owner) for owner in owners.get(module.partition(".")[0], ())}
+            if module.startswith("opentelemetry."):  # one name, many distributions
+                owned = {_plain(name) for name in _OPENTELEMETRY[module.split(".")[1]]}
+            top = module.partition(".")[0]
+            if top not in sys.stdlib_module_names and not top.startswith("robustzs"):
+                assert owned & declared, f"the extra `serve` lacks {module} of {path.name}"
+
+
+_OPENTELEMETRY = {
+    "trace": ["opentelemetry-api"],
+    "sdk": ["opentelemetry-sdk"],
+    "exporter": ["opentelemetry-exporter-otlp-proto-http"],
+}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
 
 
 def test_a_bento_is_made_of_this_version_and_these_extras() -> None:
