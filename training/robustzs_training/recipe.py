@@ -219,7 +219,7 @@ class SchedulePart(_Part):
 
 
 class RunPart(_Part):
-    """How the machine is used; nothing here changes what is minimised."""
+    """How the machine is used, and how many images an in-batch contrast sees: a part of a batch."""
 
     batch_size: int = Field(ge=1, description="images of one optimiser step, over all processes")
     accumulation: int = Field(1, ge=1, description="parts that each process splits its share into")
