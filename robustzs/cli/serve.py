@@ -29,6 +29,14 @@ def serve(
     store: Annotated[
         Path | None, typer.Option(help="Folder to keep label sets and hierarchies in.")
     ] = None,
+    warm: Annotated[
+        str | None,
+        typer.Option(help="Trees to make ready first, such as wordnet,wordnet-nouns."),
+    ] = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(help="Addresses of proxies whose X-Forwarded-For names the client."),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
 ) -> None:
     """Serve a model over HTTP: POST /v1/classify, and a page at /.
@@ -55,6 +63,8 @@ def serve(
         "threads": threads,
         "keys_file": keys,
         "store_dir": store,
+        "warm": warm,
+        "trusted_proxies": trusted_proxies,
         "log_format": log_format,
     }
     given = {"keys_file": "keys", "store_dir": "store"}

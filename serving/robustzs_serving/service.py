@@ -30,13 +30,19 @@ from robustzs_serving.observe import (
     configure_tracing,
 )
 from robustzs_serving.settings import ServiceSettings
-from robustzs_serving.supervisor import end_with_parent, report_nothing, tame_supervisor
+from robustzs_serving.supervisor import (
+    believe_proxies,
+    end_with_parent,
+    report_nothing,
+    tame_supervisor,
+)
 
 _logger = logging.getLogger(__name__)
 settings = ServiceSettings.from_env()
 configure_logging(settings.log_format)
 report_nothing()
 tame_supervisor()
+believe_proxies(settings.trusted_proxies)
 metrics = PrometheusMetrics(reasons=CODES)
 app = create_app(settings, metrics=metrics)
 wire.install(settings.limits, metrics)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 _logger = logging.getLogger(__name__)
@@ -58,6 +59,21 @@ def report_nothing() -> None:
     from bentoml._internal.utils.analytics import usage_stats
 
     usage_stats.do_not_track.cache_clear()
+
+
+def believe_proxies(addresses: Sequence[str]) -> None:
+    """Say whose ``X-Forwarded-For`` names the client; uvicorn asks when it is started.
+
+    By default uvicorn believes whoever is on the loopback address, and so any local user, who could
+    then take a new address for each request and pass every rate.
+
+    Args:
+        addresses: addresses or networks; where there are none, what the environment says holds.
+    """
+    if addresses:
+        os.environ["FORWARDED_ALLOW_IPS"] = ",".join(addresses)
+    else:
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
 
 
 def end_with_parent() -> None:

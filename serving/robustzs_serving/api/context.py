@@ -58,6 +58,11 @@ def key_id(request: Request) -> str:
     return str(getattr(request.state, "key_id", "anonymous"))
 
 
+def caller(request: Request) -> str:
+    """Who takes places in queues: a key's owner, or an address where there are no keys."""
+    return str(getattr(request.state, "caller", "anonymous"))
+
+
 def deadline(request: Request, settings: ServiceSettings) -> float:
     """When the answer must be there, by ``time.monotonic``."""
     known = getattr(request.state, "deadline", None)

@@ -43,10 +43,25 @@ class FailedResult(AnswerError):
 
 
 class Timing(Frozen):
-    """Where the time went, by the service's clock."""
+    """Where the time went, by the service's clock.
+
+    Labels and images are worked on side by side, so the parts may add up to more than the whole.
+    """
 
     total_ms: Milliseconds = Field(
         description="from the request's head to this answer's first byte"
+    )
+    labels_ms: Milliseconds = Field(
+        description="for labels, tree and the features of their texts; about 0 where they were kept"
+    )
+    decode_ms: Milliseconds = Field(
+        description="from bytes to pixels, a wait for a decoder included; the slowest image's"
+    )
+    queue_ms: Milliseconds = Field(
+        description="waiting for a place in a batch; the longest of the images'"
+    )
+    model_ms: Milliseconds = Field(
+        description="in the image encoder, with all that shared the batch; the longest"
     )
 
 

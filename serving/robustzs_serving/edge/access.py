@@ -23,7 +23,9 @@ _BEARER = re.compile(r"Bearer +(\S+)", re.IGNORECASE | re.ASCII)
 
 
 class AccessMiddleware:
-    """Sets ``request.state.key_id``, and keeps every key or address to its rate.
+    """Sets ``request.state.key_id`` and ``caller``, and keeps every caller to its rate.
+
+    A caller is a key's owner, or an address where there are no keys.
 
     Without a keys file everybody is ``anonymous``, and rates are kept by address. With one, every
     path needs a key but the page, its files, the OpenAPI file, the table of errors and the probes.
@@ -58,20 +60,21 @@ class AccessMiddleware:
     def _admit(self, scope: Scope, path: str, state: dict[str, str]) -> None:
         address = address_name((scope.get("client") or ("unknown",))[0])
         if self._ring is None or path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS):
-            self._count(address)
+            self._count(address, state)
             return
         found = self._ring.find(_presented(Headers(scope=scope)))
         if found is None:
-            self._count(address)
+            self._count(address, state)
             raise UnauthorizedError(
                 "the request has no valid API key",
                 hint="send it as `Authorization: Bearer KEY` or as `X-API-Key: KEY`",
                 headers={"WWW-Authenticate": 'Bearer realm="robustzs"'},
             )
         state["key_id"] = found
-        self._count(f"key:{found}")
+        self._count(f"key:{found}", state)
 
-    def _count(self, name: str) -> None:
+    def _count(self, name: str, state: dict[str, str]) -> None:
+        state["caller"] = name
         wait = self._rates.take(name)
         if wait > 0:
             raise RateLimitedError(

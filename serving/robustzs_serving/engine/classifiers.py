@@ -10,7 +10,7 @@ from functools import partial
 from robustzs.classifier import Classifier, Embedder
 from robustzs.errors import UsageError
 from robustzs.hierarchy.load import BUILT_IN
-from robustzs_serving.engine.lanes import TextLanes
+from robustzs_serving.engine.lanes import LONG, TextLanes
 from robustzs_serving.engine.weight import bytes_held, prompts_needed
 from robustzs_serving.errors import DeadlineError
 from robustzs_serving.ingest.calls import ClassifyCall
@@ -54,23 +54,32 @@ class Classifiers:
         """Bytes that are held, about."""
         return self._n_bytes
 
-    async def get(self, call: ClassifyCall, *, deadline: float) -> Classifier:
+    def takes_long(self, call: ClassifyCall) -> bool:
+        """Whether the classifier is not there, and making it may encode many texts.
+
+        Raises:
+            RobustZSError: the call names what is stored, a tree that is none, or wrong templates.
+        """
+        _check(call)
+        key = call.cache_key
+        if key in self._kept or key in self._making:
+            return False
+        return prompts_needed(call, self._embedder.manifest.templates) >= LONG
+
+    async def get(self, call: ClassifyCall, *, deadline: float, caller: str = "") -> Classifier:
         """The classifier that answers a call; made in a thread where it is not there.
 
         Args:
             call: without ids of what is stored.
             deadline: on ``time.monotonic``'s clock.
+            caller: whose call it is; none fills the threads' queues alone.
 
         Raises:
             RobustZSError: labels, trees or options are wrong.
             QueueFullError: too many are being made.
             DeadlineError: it was not made in time; it will be there later.
         """
-        if call.label_set_id is not None or call.hierarchy_id is not None:
-            raise UsageError("a call still names what is stored", hint="resolve it first")
-        for tree in call.hierarchy or ():
-            if isinstance(tree, str) and tree not in BUILT_IN:  # core would open it as a file
-                raise UsageError(f"unknown hierarchy {tree[:64]!r}", hint=", ".join(BUILT_IN))
+        _check(call)
         key = call.cache_key
         kept = self._kept.get(key)
         self._metrics.looked_up("classifiers", hit=kept is not None)
@@ -81,7 +90,9 @@ class Classifiers:
         if making is None or making.result.cancelled():
             n_texts = prompts_needed(call, self._embedder.manifest.templates)
             making = _Making()
-            making.result = self._lanes.start(partial(self._make, call, making), n_texts=n_texts)
+            making.result = self._lanes.start(
+                partial(self._make, call, making), n_texts=n_texts, caller=caller
+            )
             making.result.add_done_callback(partial(self._made, key, making))
             self._making[key] = making
         try:
@@ -122,6 +133,14 @@ class Classifiers:
         )
         self._metrics.texts(count.total, time.monotonic() - started)
         return classifier, bytes_held(classifier)
+
+
+def _check(call: ClassifyCall) -> None:
+    if call.label_set_id is not None or call.hierarchy_id is not None:
+        raise UsageError("a call still names what is stored", hint="resolve it first")
+    for tree in call.hierarchy or ():
+        if isinstance(tree, str) and tree not in BUILT_IN:  # core would open it as a file
+            raise UsageError(f"unknown hierarchy {tree[:64]!r}", hint=", ".join(BUILT_IN))
 
 
 class _Making:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +38,7 @@ from robustzs_serving.settings import ServiceSettings
 T = TypeVar("T")
 U = TypeVar("U")
 _SCORERS = 2
+_WARM_SECONDS = 3600.0
 _SCORED_HERE = 4096  # probabilities; fewer cost less than the way to a thread and back
 
 
@@ -69,11 +71,15 @@ class Engine:
             BundleError: no such model, or not whole.
             BackendError: the engine cannot run it, or not on the device that was asked for.
             NotReadyError: no decode process can be started.
+            DeadlineError: the trees to keep ready were not in an hour.
         """
         loop = asyncio.get_running_loop()
         embedder = await loop.run_in_executor(None, _load, self._settings)
         self._parts = parts = _Parts(embedder, self._settings, self._metrics)
         await _both(parts.decoder.start(), parts.batcher.warm())
+        for tree in self._settings.warm:
+            call = ClassifyCall(images=(), hierarchy=(tree,))
+            await parts.classifiers.get(call, deadline=monotonic() + _WARM_SECONDS)
         self._warmed_up = True
         described = self.description
         self._metrics.model(
@@ -84,14 +90,14 @@ class Engine:
         )
 
     async def classify(
-        self, call: ClassifyCall, *, deadline: float, key_id: str = "anonymous"
+        self, call: ClassifyCall, *, deadline: float, caller: str = "anonymous"
     ) -> list[Answer | ErrorRow]:
         """An answer or an error for each image, in order; ``Answer.image`` is its place.
 
         Args:
             call: checked, and without ids of what is stored.
             deadline: on ``time.monotonic``'s clock.
-            key_id: whose call it is.
+            caller: whose call it is: nobody fills the queues for texts alone.
 
         Raises:
             ModelNotFoundError: another model is wanted than this one.
@@ -102,10 +108,20 @@ class Engine:
         """
         with self._inside() as parts:
             _check_model(parts.embedder, call.model)
-            classifier, rows = await _both(
-                _traced("classifier", parts.classifiers.get(call, deadline=deadline)),
-                self._encode(parts, call.images, deadline),
+            making = partial(
+                _traced, "classifier", parts.classifiers.get, call, deadline=deadline, caller=caller
             )
+            encoding = partial(self._encode, parts, call.images, deadline)
+            if call.images and parts.classifiers.takes_long(call):
+                # Nobody has a large tree's texts encoded with what is no image.
+                rows = await encoding()
+                failed = [row for row in rows if isinstance(row, ErrorRow)]
+                if len(failed) == len(rows):
+                    self._metrics.images(error=len(failed))
+                    return [*failed]
+                classifier = await making()
+            else:
+                classifier, rows = await _both(making(), encoding())
             places = [place for place, row in enumerate(rows) if not isinstance(row, ErrorRow)]
             answers = await self._answer(parts, classifier, rows, places, deadline)
             result: list[Answer | ErrorRow] = [
@@ -116,14 +132,14 @@ class Engine:
             return result
 
     async def embed(
-        self, call: EmbedCall, *, deadline: float, key_id: str = "anonymous"
+        self, call: EmbedCall, *, deadline: float, caller: str = "anonymous"
     ) -> Embedded:
         """Raw features of images and texts; the same errors as ``classify``."""
         with self._inside() as parts:
             _check_model(parts.embedder, call.model)
             rows, texts = await _both(
                 self._encode(parts, call.images, deadline),
-                self._encode_texts(parts, call.texts, deadline),
+                self._encode_texts(parts, call.texts, deadline, caller),
             )
             n_errors = sum(isinstance(row, ErrorRow) for row in rows)
             self._metrics.images(ok=len(rows) - n_errors, error=n_errors)
@@ -213,7 +229,7 @@ class Engine:
                 task.cancel()
 
     async def _encode_texts(
-        self, parts: _Parts, texts: Sequence[str], deadline: float
+        self, parts: _Parts, texts: Sequence[str], deadline: float, caller: str
     ) -> Float32Array:
         if not texts:
             return np.empty((0, parts.embedder.manifest.embed_dim), np.float32)
@@ -224,7 +240,7 @@ class Engine:
             self._metrics.texts(len(texts), monotonic() - started)
             return features
 
-        return await _until(deadline, parts.lanes.start(encode, n_texts=len(texts)))
+        return await _until(deadline, parts.lanes.start(encode, n_texts=len(texts), caller=caller))
 
     async def _answer(
         self,
@@ -317,9 +333,9 @@ async def _encode_one(parts: _Parts, image: ImagePart, deadline: float) -> Float
         return ErrorRow(error)
 
 
-async def _traced(name: str, work: Awaitable[T]) -> T:
+async def _traced(name: str, work: Callable[..., Awaitable[T]], *given: Any, **named: Any) -> T:
     with span(name):
-        return await work
+        return await work(*given, **named)
 
 
 async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:

@@ -25,7 +25,13 @@ from robustzs_serving.observe.metrics import Metrics, PrometheusMetrics
 from robustzs_serving.observe.middleware import ObserveMiddleware
 from robustzs_serving.observe.readiness import Readiness
 from robustzs_serving.observe.routes import observe_routes
-from robustzs_serving.observe.tracing import close_tracing, configure_tracing, record, span
+from robustzs_serving.observe.tracing import (
+    close_tracing,
+    configure_tracing,
+    measured,
+    record,
+    span,
+)
 
 __all__ = [
     "LogFormat",
@@ -37,6 +43,7 @@ __all__ = [
     "configure_logging",
     "configure_tracing",
     "current_request_id",
+    "measured",
     "observe_routes",
     "record",
     "request_context",

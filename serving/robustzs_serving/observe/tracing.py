@@ -4,6 +4,8 @@ A request's spans: the request itself (continuing the caller's ``traceparent``),
 ``classifier`` (labels, tree and their text features), ``decode``, ``queue`` and ``model``. They go
 out over OTLP/HTTP in a thread of their own; when the collector is away, they are dropped, and the
 service does not wait.
+
+Whether or not they go out, `measured` tells how long they took: that is an answer's ``timing``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from starlette.types import Scope
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 Attributes = Mapping[str, str | int | float]
 
+_spent: ContextVar[dict[str, float] | None] = ContextVar("robustzs_spent", default=None)
 _tracer: Tracer | None = None
 _provider: TracerProvider | None = None
 
@@ -60,11 +64,15 @@ def close_tracing() -> None:
 @contextlib.contextmanager
 def span(name: str, attributes: Attributes | None = None) -> Iterator[None]:
     """A span around some work, below the current one; next to free while tracing is off."""
-    if _tracer is None:
-        yield
-        return
-    with _tracer.start_as_current_span(name, attributes=dict(attributes or {})):
-        yield
+    started = time.monotonic()
+    try:
+        if _tracer is None:
+            yield
+        else:
+            with _tracer.start_as_current_span(name, attributes=dict(attributes or {})):
+                yield
+    finally:
+        _spend(name, time.monotonic() - started)
 
 
 def record(name: str, start: float, end: float, attributes: Attributes | None = None) -> None:
@@ -76,11 +84,32 @@ def record(name: str, start: float, end: float, attributes: Attributes | None = 
         end: When it ended, ``time.monotonic()``.
         attributes: Of the span.
     """
+    _spend(name, end - start)
     if _tracer is None:
         return
     offset = time.time() - time.monotonic()
     began, ended = (int((moment + offset) * 1e9) for moment in (start, end))
     _tracer.start_span(name, attributes=dict(attributes or {}), start_time=began).end(ended)
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Seconds of the spans inside, by name, also of tasks that begin inside.
+
+    Of spans of one name it is the longest: images of one request are worked on side by side.
+    """
+    spent: dict[str, float] = {}
+    token = _spent.set(spent)
+    try:
+        yield spent
+    finally:
+        _spent.reset(token)
+
+
+def _spend(name: str, seconds: float) -> None:
+    spent = _spent.get()
+    if spent is not None:
+        spent[name] = max(spent.get(name, 0.0), seconds)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ class Limits(_Frozen):
         512, description="characters of a name, prompt, id, alias or template; 422 above"
     )
     max_prompts: _Count = Field(
-        50_000,
+        20_000,
         description="labels, or nodes where the strategy compares them, times templates; 422 "
         "above. A built-in tree with the model's own templates is not counted",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,11 @@ class ServiceSettings(BaseModel):
     cache_bytes: Annotated[int, Field(ge=0)] = Field(
         256_000_000, description="classifiers kept ready in a process"
     )
+    warm: tuple[Literal["wordnet", "wordnet-nouns", "flat"], ...] = Field(
+        (),
+        description="trees whose texts are encoded before requests are taken: `wordnet` (1,000), "
+        "`wordnet-nouns` (25,000), `flat`",
+    )
     store_dir: Path | None = Field(
         None,
         description="folder of stored label sets and hierarchies; by default "
@@ -55,6 +61,11 @@ class ServiceSettings(BaseModel):
     )
     cors_origins: tuple[str, ...] = Field(
         (), description="origins, such as `https://app.example`, whose pages may call; `*` for all"
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (),
+        description="addresses or networks of proxies whose `X-Forwarded-For` is believed; without "
+        "it uvicorn's `FORWARDED_ALLOW_IPS`, and without that nobody's",
     )
     urls: bool = Field(False, description="accept images by URL")
     scores: str = Field("full", description="`full`, `rounded:N` or `withheld`")
@@ -79,6 +90,18 @@ class ServiceSettings(BaseModel):
             scheme, mark, rest = origin.partition("://")
             if origin != "*" and (scheme not in ("http", "https") or not mark or "/" in rest):
                 raise ValueError(f"{origin!r} is no origin, such as https://app.example")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError as error:
+                raise ValueError(
+                    f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24"
+                ) from error
         return value
 
     @property

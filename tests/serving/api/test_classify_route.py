@@ -47,7 +47,11 @@ def test_the_answer_is_the_one_of_the_classifier(served: Served, photo: bytes) -
         near = [node["probability"] for node in expected["top_k"]]
         assert [node["probability"] for node in result["top_k"]] == pytest.approx(near, abs=1e-5)
     assert body["request_id"] == response.headers["x-request-id"]
-    assert 0 < body["timing"]["total_ms"] < 60_000
+    timing = body["timing"]
+    assert 0 < timing["decode_ms"] < timing["total_ms"] < 60_000
+    assert 0 < timing["model_ms"] < timing["total_ms"]
+    assert 0 <= timing["queue_ms"] < timing["total_ms"]
+    assert 0 <= timing["labels_ms"] < timing["total_ms"]
 
 
 def test_forms_and_json_say_the_same(served: Served, photo: bytes) -> None:

@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from robustzs_serving import launch
 from robustzs_serving.settings import ServiceSettings
@@ -94,6 +96,21 @@ def test_options_outweigh_variables_and_paths_hold_elsewhere(
     assert made["BENTOML_DO_NOT_TRACK"] == "True"
     assert "ROBUSTZS_METRICS_DIR" not in made
     assert "PROMETHEUS_MULTIPROC_DIR" not in made
+
+
+def test_only_proxies_that_are_named_say_who_the_client_is(
+    serve: Callable[..., Service],
+) -> None:
+    variables = {"ROBUSTZS_REQUESTS_PER_SECOND_PER_KEY": "0.01", "ROBUSTZS_BURST_PER_KEY": "2"}
+
+    def statuses(service: Service) -> list[int]:
+        return [
+            httpx.get(f"{service.url}/v1/errors", headers={"X-Forwarded-For": client}).status_code
+            for client in ("192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4")
+        ]
+
+    assert statuses(serve(**variables)) == [200, 200, 429, 429]
+    assert statuses(serve("--trusted-proxies", "127.0.0.1", **variables)) == [200] * 4
 
 
 def test_a_store_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_values_of_every_kind_are_read() -> None:
             "ROBUSTZS_SCORES": "rounded:2",
             "ROBUSTZS_KEYS_FILE": "/etc/keys.json",
             "ROBUSTZS_WORKERS": "",
+            "ROBUSTZS_WARM": "wordnet,flat",
+            "ROBUSTZS_TRUSTED_PROXIES": "10.0.0.7, 10.1.0.0/16",
             "PATH": "/bin",
         }
     )
@@ -58,6 +60,8 @@ def test_values_of_every_kind_are_read() -> None:
     assert settings.cors_origins == ("https://a.example", "https://b.example:8443")
     assert settings.score_policy == ScorePolicy("rounded", 2)
     assert settings.keys_file == Path("/etc/keys.json")
+    assert settings.warm == ("wordnet", "flat")
+    assert settings.trusted_proxies == ("10.0.0.7", "10.1.0.0/16")
     assert settings.workers == 1
     assert ServiceSettings.from_env({}) == ServiceSettings()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import anyio.to_thread
@@ -10,11 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from robustzs.answer import Answer
-from robustzs_serving.api.context import Context, deadline, elapsed_ms, key_id, request_id
+from robustzs_serving.api.context import Context, caller, deadline, elapsed_ms, key_id, request_id
 from robustzs_serving.edge import apply_scores
 from robustzs_serving.engine import ErrorRow
 from robustzs_serving.errors import ScoresWithheldError, problem_of
 from robustzs_serving.ingest import ClassifyCall, check_prompts, read_classify, read_zero_shot
+from robustzs_serving.observe import measured
 from robustzs_serving.settings import ScorePolicy
 
 Row = Answer | ErrorRow
@@ -23,14 +24,21 @@ Row = Answer | ErrorRow
 async def classify(request: Request, context: Context) -> Response:
     """Classify one image or several."""
     call = await read_classify(request, context.settings)
-    rows = await _answer(request, context, call)
+    with measured() as spent:
+        rows = await _answer(request, context, call)
     if len(rows) == 1 and isinstance(rows[0], ErrorRow):
         raise rows[0].error
     policy = context.settings.score_policy
     body = {
         "request_id": request_id(request),
         "results": [result(index, row, policy) for index, row in enumerate(rows)],
-        "timing": {"total_ms": elapsed_ms(request, context.settings)},
+        "timing": {
+            "total_ms": elapsed_ms(request, context.settings),
+            "labels_ms": _milliseconds(spent, "classifier"),
+            "decode_ms": _milliseconds(spent, "decode"),
+            "queue_ms": _milliseconds(spent, "queue"),
+            "model_ms": _milliseconds(spent, "model"),
+        },
     }
     failed = any(isinstance(row, ErrorRow) for row in rows)
     return JSONResponse(body, status_code=207 if failed else 200)
@@ -75,10 +83,14 @@ def result(index: int, row: Row, policy: ScorePolicy) -> dict[str, Any]:
     return {"index": index, "status": "ok", **shown, "image": str(index)}
 
 
+def _milliseconds(spent: Mapping[str, float], name: str) -> float:
+    return round(1000 * spent.get(name, 0.0), 1)
+
+
 async def _answer(request: Request, context: Context, call: ClassifyCall) -> Sequence[Row]:
     key = key_id(request)
     if call.label_set_id is not None or call.hierarchy_id is not None:
         call = await anyio.to_thread.run_sync(context.library.resolve, call, key)
         check_prompts(call, context.settings.limits)
     when = deadline(request, context.settings)
-    return await context.engine.classify(call, deadline=when, key_id=key)
+    return await context.engine.classify(call, deadline=when, caller=caller(request))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from robustzs.backends.base import Float32Array
-from robustzs_serving.api.context import Context, deadline, key_id, request_id
+from robustzs_serving.api.context import Context, caller, deadline, request_id
 from robustzs_serving.engine import ErrorRow
 from robustzs_serving.errors import ScoresWithheldError, problem_of
 from robustzs_serving.ingest import read_embed
@@ -27,7 +27,7 @@ async def embed(request: Request, context: Context) -> Response:
         )
     call = await read_embed(request, context.settings)
     when = deadline(request, context.settings)
-    found = await context.engine.embed(call, deadline=when, key_id=key_id(request))
+    found = await context.engine.embed(call, deadline=when, caller=caller(request))
     if len(found.images) == 1 and not call.texts and isinstance(found.images[0], ErrorRow):
         raise found.images[0].error
     encode = as_base64 if call.encoding == "base64" else as_list

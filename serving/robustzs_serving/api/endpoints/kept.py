@@ -11,7 +11,7 @@ import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from robustzs_serving.api.context import Context, deadline, key_id
+from robustzs_serving.api.context import Context, caller, deadline, key_id
 from robustzs_serving.errors import FieldValueError
 from robustzs_serving.ingest import ClassifyCall, read_hierarchy, read_label_set
 from robustzs_serving.stored import (
@@ -89,7 +89,7 @@ async def _may_put(kind: Kind, request: Request, context: Context) -> Preconditi
 async def _prepare(request: Request, context: Context, call: ClassifyCall) -> None:
     """Encode the texts now: features are kept on disk, so that no later request waits for them."""
     when = deadline(request, context.settings)
-    await context.engine.classify(call, deadline=when, key_id=key_id(request))
+    await context.engine.classify(call, deadline=when, caller=caller(request))
 
 
 async def _put(

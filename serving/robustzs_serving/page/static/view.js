@@ -61,13 +61,17 @@ function ranking(title, nodes) {
   return element("div", {}, element("h3", {}, title), list);
 }
 
+function timeParts(timing) {
+  return `labels ${timing.labels_ms}, decoding ${timing.decode_ms}, waiting ${timing.queue_ms}, model ${timing.model_ms}`;
+}
+
 export function showAnswer(answer) {
   const sure = answer.prediction.probability;
   const headline = answer.rejected ? "None of these" : answer.prediction.name;
   const notes = [...answer.warnings];
   if (answer.low_confidence) notes.unshift("Low confidence: pictures like this are often misread.");
   const timing = [`${Math.round(answer.roundTrip)} ms from here and back`];
-  if (answer.timing.total_ms !== undefined) timing.push(`${answer.timing.total_ms} ms in the service`);
+  if (answer.timing.total_ms !== undefined) timing.push(`${answer.timing.total_ms} ms in the service (${timeParts(answer.timing)})`);
   const others = answer.forest.map((tree) => element("div", {},
     element("h3", {}, `In ${tree.hierarchy.name}: ${tree.prediction.name}`),
     pathList(tree, `The way down ${tree.hierarchy.name}`)));
