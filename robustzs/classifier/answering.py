@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +70,21 @@ class AnswerMaker:
             rule=self.options.rule,
             root=self.roots[k],
             level=self.options.level,
-            flat_top1=np.argsort(self.forest.leaf_order[k])[flat],
+            flat_top1=self._places[k][flat],
+        )
+
+    @cached_property
+    def _places(self) -> tuple[npt.NDArray[np.intp], ...]:
+        """In each tree the place of every leaf of the first."""
+        return tuple(np.argsort(order) for order in self.forest.leaf_order)
+
+    @cached_property
+    def _references(self) -> tuple[HierarchyRef, ...]:
+        return tuple(
+            HierarchyRef(
+                name=tree.name, digest=tree.digest, n_leaves=tree.n_leaves, n_nodes=tree.n_nodes
+            )
+            for tree in self.forest
         )
 
     def _answer(self, name: str, row: int, scores: Scores, walks: Sequence[Walk]) -> Answer:
@@ -106,7 +122,7 @@ class AnswerMaker:
         stop = 0 if rejected else walked.stop
         following = walked.path[stop + 1] if stop + 1 < len(walked.path) else None
         return TreeAnswer(
-            hierarchy=_hierarchy_ref(tree),
+            hierarchy=self._references[k],
             stop=Stop(
                 theta=threshold.theta,
                 source=threshold.source,
@@ -130,16 +146,9 @@ class AnswerMaker:
         )
 
 
-def _hierarchy_ref(tree: Hierarchy) -> HierarchyRef:
-    return HierarchyRef(
-        name=tree.name, digest=tree.digest, n_leaves=tree.n_leaves, n_nodes=tree.n_nodes
-    )
-
-
 def _prediction(tree: Hierarchy, index: int, node_probs: Float32Array) -> Prediction:
-    node = _node(tree, index, float(node_probs[index]))
     return Prediction(
-        **dict(node),
+        **_fields(tree, index, node_probs[index]),
         is_leaf=tree.is_leaf(index),
         n_leaf_descendants=int(tree.n_leaf_descendants[index]),
         specificity=_probability(tree.specificity[index]),
@@ -151,10 +160,10 @@ def _path(tree: Hierarchy, path: Sequence[int], node_probs: Float32Array) -> tup
     result = []
     above = 1.0
     for index in path:
-        probability = _probability(node_probs[index])
+        fields = _fields(tree, index, node_probs[index])
+        probability = fields["probability"]
         conditional = min(1.0, probability / above) if above > 0.0 else 0.0
-        node = _node(tree, index, probability)
-        result.append(PathNode(**dict(node), conditional_probability=conditional))
+        result.append(PathNode(**fields, conditional_probability=conditional))
         above = probability
     return tuple(result)
 
@@ -179,14 +188,19 @@ def _largest(values: Float32Array, k: int) -> npt.NDArray[np.intp]:
     return order[:k]
 
 
-def _node(tree: Hierarchy, index: int, probability: float) -> Node:
-    return Node(
-        id=tree.ids[index],
-        name=tree.names[index],
-        synset=tree.synsets[index],
-        depth=int(tree.depth[index]),
-        probability=_probability(probability),
-    )
+def _node(tree: Hierarchy, index: int, probability: float | np.floating) -> Node:
+    return Node(**_fields(tree, index, probability))
+
+
+def _fields(tree: Hierarchy, index: int, probability: float | np.floating) -> dict[str, Any]:
+    """What every kind of node tells."""
+    return {
+        "id": tree.ids[index],
+        "name": tree.names[index],
+        "synset": tree.synsets[index],
+        "depth": int(tree.depth[index]),
+        "probability": _probability(probability),
+    }
 
 
 def _probability(value: float | np.floating) -> float:

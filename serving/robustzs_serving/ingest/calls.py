@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -88,7 +88,7 @@ class ClassifyCall:
         A call that still has ids of stored things has a key of those ids, which says nothing of
         their content or owner: resolve it first.
         """
-        options = asdict(self.options)
+        options = {one.name: getattr(self.options, one.name) for one in fields(self.options)}
         if self.options.strategy != "hyponyms":
             options["n_hyponyms"] = None
         for name in ("theta", "target_accuracy", "temperature", "reject"):

@@ -21,6 +21,7 @@ LogFormat = Literal["json", "text"]
 _OURS = ("robustzs", "robustzs_serving")
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _LONGEST = 8_192
+_JSON = json.JSONEncoder(ensure_ascii=True, default=str)  # `json.dumps` would make one each time
 _request_id: ContextVar[str] = ContextVar("robustzs_request_id", default="")
 
 
@@ -115,7 +116,7 @@ class JsonFormatter(logging.Formatter):
             fields.setdefault(key, value if plain else str(value)[:_LONGEST])
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=True, default=str)
+        return _JSON.encode(fields)
 
 
 def configure_logging(log_format: LogFormat = "json", *, level: int = logging.INFO) -> None:
