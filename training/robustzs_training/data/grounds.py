@@ -117,6 +117,13 @@ def draw_ground(size: int, generator: np.random.Generator) -> Image.Image:
     return Image.fromarray(picture)
 
 
+def draw_texture(size: int, generator: np.random.Generator) -> tuple[str, Image.Image]:
+    """Draw one of the generated textures: what it is in words, and ``size`` by ``size`` pixels."""
+    name, texture = _TEXTURES[int(generator.integers(len(_TEXTURES)))]
+    picture = np.rint(255.0 * np.clip(texture(size, generator), 0.0, 1.0)).astype(np.uint8)
+    return name, Image.fromarray(picture)
+
+
 def ground_name(generator: np.random.Generator) -> str:
     """What :func:`draw_ground` will draw with a generator in this state, in words."""
     return _choose(generator)[0]

@@ -1,0 +1,1 @@
+"""The study of training methods on data that anyone can rebuild."""

@@ -1,0 +1,1 @@
+"""The study's pictures: made from installable packages by one command."""
