@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
@@ -18,6 +19,8 @@ DEFAULT_THETA = 0.65
 
 MAX_TOP_K = 1000
 MAX_HYPONYMS = 1000
+
+_DEPTH = re.compile(r"\s*[+-]?\d{1,9}\s*", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +221,7 @@ def _whole(name: str, value: object, low: int, high: int) -> None:
 
 def _level(level: object) -> int | str | None:
     """A depth as a number, even where a command line gave it as text."""
-    if isinstance(level, str) and level.strip().lstrip("+-").isdecimal():
+    if isinstance(level, str) and _DEPTH.fullmatch(level):
         level = int(level)
     if isinstance(level, bool) or not (level is None or isinstance(level, (int, str))):
         raise UsageError(f"level must be a depth or the name of a rank, got {level!r}")

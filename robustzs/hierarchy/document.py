@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from robustzs.errors import HierarchyDigestError, HierarchyFormatError, HierarchyLimitError
 from robustzs.hierarchy.build import BuildOptions, Node
+from robustzs.hierarchy.document_limits import check_counts, check_texts
 from robustzs.hierarchy.limits import HierarchyLimits
 from robustzs.hierarchy.problems import ProblemLog
 from robustzs.hierarchy.tree import Hierarchy
@@ -88,7 +89,8 @@ def parse_document(text: str | bytes, *, source: str, limits: HierarchyLimits) -
     if len(text) > limits.max_bytes:
         raise HierarchyLimitError(f"{where}: {len(text)} bytes; at most {limits.max_bytes}")
     log = ProblemLog(where)
-    document = _validated(text, log)
+    document = _validated(text, limits, log)
+    check_texts(document, limits, log)
     names = [rank.name for rank in document.ranks]
     if len(set(names)) < len(names):
         log.add(HierarchyFormatError, f"rank names are not distinct: {names}")
@@ -122,7 +124,7 @@ def parse_document(text: str | bytes, *, source: str, limits: HierarchyLimits) -
     return tree
 
 
-def _validated(text: str | bytes, log: ProblemLog) -> HierarchyDocument:
+def _validated(text: str | bytes, limits: HierarchyLimits, log: ProblemLog) -> HierarchyDocument:
     try:
         raw = json.loads(text, object_pairs_hook=lambda pairs: _unique_keys(pairs, log))
     except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
@@ -134,6 +136,7 @@ def _validated(text: str | bytes, log: ProblemLog) -> HierarchyDocument:
                 f"{log.subject}: schema_version {version} is newer than {SCHEMA_VERSION}",
                 hint="upgrade robustzs",
             )
+    check_counts(raw, limits, log)
     try:
         return HierarchyDocument.model_validate(raw)
     except ValidationError as error:

@@ -39,6 +39,7 @@ _STATUS: tuple[tuple[type[RobustZSError], int], ...] = (
     (errors.ImageFormatError, 415),
     (errors.ImageError, 422),
     (errors.ModelNotFoundError, 404),
+    (errors.BackendUnavailableError, 503),
     (errors.UsageError, 400),
     (errors.LabelError, 422),
     (errors.WordNetDataMissingError, 500),
@@ -338,7 +339,7 @@ def problem_of(error: BaseException) -> Problem:
         status,
         error.code,
         _shown(str(error)),
-        getattr(error, "param", None),
+        _param(error),
         {**_retry(status), **getattr(error, "headers", {})},
     )
 
@@ -392,6 +393,12 @@ def _retry(status: int) -> dict[str, str]:
 def _shown(message: str) -> str:
     text = terminal_safe(message.replace("\n", " "))
     return text if len(text) <= MAX_MESSAGE else text[: MAX_MESSAGE - 3] + "..."
+
+
+def _param(error: RobustZSError) -> str | None:
+    """The field to blame, shown like a message: a client may have named it."""
+    param = getattr(error, "param", None)
+    return None if param is None else _shown(str(param))
 
 
 def _as_json(value: object) -> str:

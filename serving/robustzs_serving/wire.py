@@ -75,6 +75,13 @@ class WireProtocol(H11Protocol):
         else:
             self._stop_clock()
 
+    def _should_upgrade(self) -> bool:
+        """No: an upgrade is an offer, and what is not taken up is plain HTTP (RFC 9110, 7.8).
+
+        uvicorn would hand WebSockets to a protocol of its own, past every limit and the envelope.
+        """
+        return False
+
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong with what is no request; called while h11's error is handled."""
         error = sys.exc_info()[1]

@@ -119,6 +119,12 @@ def test_a_higher_theta_never_answers_deeper(load: Load) -> None:
         assert depths[-1] == 0
 
 
+@pytest.mark.parametrize("level", ["--1", "+-1", "9" * 5000, "\u0661", "1e3"])
+def test_what_is_no_depth_is_looked_for_as_a_rank(load: Load, level: str) -> None:
+    with pytest.raises(UnknownNodeError):
+        load(level=level)
+
+
 @pytest.mark.parametrize(
     ("level", "expected"), [(0, "thing"), ("1", "animal"), (2, "cat"), (9, "tabby")]
 )

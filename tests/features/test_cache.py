@@ -108,6 +108,25 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert sorted(path.stem for path in cache.folder.iterdir()) == ["a", "c", "d"]
 
 
+def test_there_are_never_too_many_files_and_the_folder_is_not_searched_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robustzs.features._MAX_FILES", 50)
+    searched = 0
+
+    class Watched(TextFeatureCache):
+        def _evict(self, keep: Path) -> None:
+            nonlocal searched
+            searched += 1
+            super()._evict(keep)
+
+    cache = Watched(tmp_path / "cache")
+    for number in range(600):
+        cache.put(f"key{number}", some_array())
+    assert searched == 3
+    assert len(list(cache.folder.iterdir())) < 50 + 256
+
+
 def test_what_is_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
     cache = TextFeatureCache(tmp_path / "cache", max_bytes=100)
     cache.put("a", some_array())
@@ -121,7 +140,7 @@ def test_leftovers_of_dead_processes_go(cache: TextFeatureCache) -> None:
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    cache.put("b", some_array())
+    TextFeatureCache(cache.folder).put("b", some_array())  # the next process
     assert not old.exists()
     assert young.exists()
 

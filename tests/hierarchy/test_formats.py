@@ -567,3 +567,28 @@ def test_any_text_gives_a_tree_or_a_typed_error(suffix: str, text: str, tmp_path
     except HierarchyError:
         return  # any other exception fails the test
     assert Hierarchy.from_json(tree.to_json()) == tree
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"name": "a" * 513}, "name has 513 characters"),
+        ({"name": "a\nb"}, "control character"),
+        ({"ranks": [{"name": f"r{i}", "nodes": ["a"]} for i in range(257)]}, "257 ranks"),
+        ({"ranks": [{"name": "r", "nodes": [1] * 21}]}, "21 nodes in one of ranks"),
+        ({"ranks": [{"name": f"r{i}", "nodes": ["a"] * 9} for i in range(3)]}, "nodes in ranks"),
+        ({"ranks": [{"name": "r" * 513, "nodes": ["a"]}]}, "name of a rank"),
+        ({"dropped_edges": [["a", "b"]] * 81}, "81 dropped edges"),
+        ({"dropped_edges": [["a" * 33] * 33]}, "33 ids"),
+        ({"provenance": {f"k{i}": "v" for i in range(65)}}, "65 entries in provenance"),
+        ({"provenance": {"k": "v" * 8193}}, "8193 characters"),
+        ({"provenance": {"k": "\ud800"}}, "lone surrogate"),
+        ({f"k{i}": 1 for i in range(40)}, "keys"),
+        ({"nodes": [{"id": "a", "aliases": [1] * 65}]}, "65 aliases"),
+    ],
+)
+def test_what_stands_beside_the_nodes_is_bounded_too(more: dict, message: str) -> None:
+    document = {"format": "robustzs-hierarchy", "schema_version": 1, "name": "t"}
+    document |= {"nodes": [{"id": "a"}], **more}
+    with pytest.raises(HierarchyError, match=message):
+        Hierarchy.from_json(json.dumps(document), limits=HierarchyLimits(max_nodes=20))

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from robustzs_serving.errors import (
     HeadersTooLargeError,
     HostRefusedError,
+    HttpMalformedError,
     OriginRefusedError,
     UriTooLongError,
     quoted,
@@ -49,6 +50,7 @@ class GateMiddleware:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             self._check_size(scope)
+            _check_framing(headers)
             self._check_host(scope, headers)
             if scope["method"] not in _SAFE_METHODS:
                 _check_origin(headers, self._origins)
@@ -82,6 +84,12 @@ class GateMiddleware:
                 f"the service does not answer for the host {quoted(given)}",
                 hint="the deployer lists hosts in ROBUSTZS_ALLOWED_HOSTS",
             )
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse two lengths of one body: a proxy in front may go by the other (request smuggling)."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise HttpMalformedError("the request has Content-Length and Transfer-Encoding")
 
 
 def _check_origin(headers: Headers, allowed: Sequence[str]) -> None:

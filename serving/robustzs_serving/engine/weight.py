@@ -13,6 +13,7 @@ from robustzs_serving.ingest.calls import ClassifyCall
 # Of the trees that ship: nodes and leaves, rounded up. Only the lane of the work depends on it.
 _BUILT_IN = {"wordnet": (2_000, 1_000), "wordnet-nouns": (33_000, 26_000), "flat": (1_001, 1_000)}
 _PER_NODE = 200  # places in tuples and in the index, and the arrays of a tree's shape
+_PER_CLASSIFIER = 8_000  # objects around the arrays: measured as growth of the process
 
 
 def prompts_needed(call: ClassifyCall, own_templates: str | Sequence[str]) -> int:
@@ -42,7 +43,8 @@ def bytes_held(classifier: Classifier) -> int:
     """Bytes that a classifier keeps in memory, about; what classifiers share counts for each."""
     scorer = classifier.scorer
     arrays = [scorer.leaf_classes, *scorer.node_classes, *(scorer.subs or ())]
-    return sum(array.nbytes for array in arrays) + sum(map(_of_tree, classifier.forest))
+    held = _PER_CLASSIFIER + sum(array.nbytes for array in arrays)
+    return held + sum(map(_of_tree, classifier.forest))
 
 
 def _of_tree(tree: Hierarchy) -> int:
@@ -50,4 +52,7 @@ def _of_tree(tree: Hierarchy) -> int:
     for column in (tree.ids, tree.names, tree.prompts, tree.synsets, tree.glosses):
         texts += sum(map(sys.getsizeof, column))
     texts += sum(sys.getsizeof(alias) for aliases in tree.aliases for alias in aliases)
-    return texts + _PER_NODE * len(tree)
+    for pair in (*tree.dropped_edges, *tree.provenance):
+        texts += sum(map(sys.getsizeof, pair))
+    texts += sum(sys.getsizeof(rank.name) + 8 * len(rank.nodes) for rank in tree.ranks)
+    return texts + sys.getsizeof(tree.name) + _PER_NODE * len(tree)

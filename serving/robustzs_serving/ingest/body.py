@@ -33,6 +33,7 @@ RawImage: TypeAlias = bytes | str | RobustZSError
 """Content, a URL, or what is wrong with this one image."""
 
 _JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json\s*(?:;(?P<parameters>.*))?", re.I | re.A)
+JSON_TYPE = "application/json"
 _FETCHES_AT_ONCE = 4
 
 
@@ -45,7 +46,7 @@ class JsonBody:
 
 
 def media_type(request: Request) -> str:
-    """The content type of a body; ``json`` or what stands in the header.
+    """The content type of a body; ``JSON_TYPE`` for any JSON, else what stands in the header.
 
     Raises:
         MediaTypeError: none or several, compressed, or JSON in another encoding than UTF-8.
@@ -67,7 +68,7 @@ def media_type(request: Request) -> str:
     charset = re.search(r"charset\s*=\s*\"?([\w-]+)", found["parameters"] or "", re.I | re.A)
     if charset is not None and charset[1].lower() not in ("utf-8", "utf8"):
         raise MediaTypeError(f"JSON is UTF-8, not {quoted(charset[1])}")
-    return "json"
+    return JSON_TYPE
 
 
 async def chunks_of(request: Request, limits: Limits) -> AsyncIterator[bytes]:
@@ -87,7 +88,7 @@ async def read_json(request: Request, limits: Limits) -> Json:
         MediaTypeError: it is not said to be JSON.
         BodyMalformedError: it is none.
     """
-    if media_type(request) != "json":
+    if media_type(request) != JSON_TYPE:
         raise MediaTypeError("the body must be JSON", hint="send application/json")
     content = bytearray()
     async for chunk in chunks_of(request, limits):

@@ -22,6 +22,7 @@ from robustzs_serving.errors import (
     quoted,
 )
 from robustzs_serving.ingest.body import (
+    JSON_TYPE,
     RawImage,
     chunks_of,
     from_base64,
@@ -90,7 +91,7 @@ async def read_embed(
     """
     limits = settings.limits
     kind = media_type(request)
-    if kind == "json":
+    if kind == JSON_TYPE:
         body = await read_json_object(request, limits)
         images, fields = body.images, body.fields
         texts = _texts(fields)
@@ -182,7 +183,7 @@ async def _read(
 ) -> tuple[list[RawImage], dict[str, Json]]:
     """Images, and fields of which those of a form have become what JSON would have given."""
     kind = media_type(request)
-    if kind == "json":
+    if kind == JSON_TYPE:
         body = await read_json_object(request, limits)
         for name in body.fields:
             if name not in known:

@@ -114,6 +114,10 @@ def test_texts_of_clients_cannot_break_an_envelope(text: str, param: str) -> Non
         assert "\n" not in message
         assert "\x1b" not in message
         assert "\u202e" not in message
-    response = to_envelope(UnknownFieldError("x", param=param), "id")
+    for name in (param, param + "\ud800\n"):  # JSON can name a field by half a character
+        response = to_envelope(UnknownFieldError("x", param=name), "id")
+        shown = json.loads(bytes(response.body))["error"]["param"]
+        assert "\n" not in shown
+        assert shown.encode("utf-8")  # no half characters
     assert "\ud800" not in json.loads(bytes(response.body))["error"]["param"]
     assert len(quoted(text)) <= 6 * 70 + 5

@@ -51,6 +51,12 @@ def _refusal(answer: bytes) -> tuple[int, dict[str, Any]]:
             400,
             "http-malformed",
         ),
+        (
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 1\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "http-malformed",
+        ),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 300_000, 431, "headers-too-large"),
         (b"GET /" + b"a" * 300_000, 431, "headers-too-large"),
     ],
@@ -99,6 +105,16 @@ def test_an_idle_connection_is_kept_for_a_while_and_serves_again(
     began = time.monotonic()
     assert _read(connection) == b""
     assert time.monotonic() - began < 20
+
+
+def test_an_upgrade_to_another_protocol_is_not_taken_up(connection: socket.socket) -> None:
+    """uvicorn would answer WebSockets itself, past limits, keys, logs and the envelope."""
+    head = b"Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    connection.sendall(b"GET /livez HTTP/1.1\r\n" + head)
+    answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"x-request-id" in answer
 
 
 def test_two_requests_in_one_packet_are_both_answered(connection: socket.socket) -> None:
