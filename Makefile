@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page clean
+        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page soak fuzz-service clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ test-full-size: $(VENV)/.installed-dev  ## Two steps of every full-size recipe, 
 test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt install wordnet-base wordnet-sense-index)
 	$(PYTEST) -m wordnet
 
-test-training: $(VENV)/.installed-dev  ## A short real run of every objective, attacked before and after (40 minutes)
+test-training: $(VENV)/.installed-dev  ## Short real runs of every objective and the quickstart, attacked before and after (over an hour)
 	$(PYTEST) -m training
 
 test-gpu: $(VENV)/.installed-dev  ## What only a CUDA device shows
@@ -69,6 +69,14 @@ test-page: $(VENV)/.installed-dev  ## The page in headless Chromium (apt install
 
 test-service: $(VENV)/.installed-dev  ## The service's tests, stops, kills and slow clients included (half an hour)
 	$(PYTEST) -m "not gpu" tests/serving
+
+REQUESTS ?= 100000
+soak: $(VENV)/.installed-dev  ## A service under REQUESTS=100000 requests of mixed shapes: nothing may grow (an hour on two cores)
+	$(BIN)/python -m tests.serving.soak --requests $(REQUESTS) --report build/soak.json
+
+fuzz-service: $(VENV)/.installed-dev  ## schemathesis over the OpenAPI file of a real service (ten minutes)
+	$(PIP) install --quiet -c constraints.txt schemathesis
+	$(PYTEST) -m slow tests/serving/hostile/test_schema.py
 
 # The bento is installed as its own script installs it, and served from an empty folder.
 BENTO := build/bento

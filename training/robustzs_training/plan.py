@@ -268,6 +268,11 @@ def _lines(
             ("captions", f"{data['n_captioned']} of {data['n']}, {data['n_distinct_captions']} "
              "different")
         )  # fmt: skip
+        if 2 * data["n_distinct_captions"] < recipe.run.batch_size:
+            lines.append(
+                ("  repeated", f"{recipe.run.batch_size} images of a batch share so few captions "
+                 "that they are each other's negatives; richer captions (robustzs caption) help")
+            )  # fmt: skip
     lines += [
         ("model", f"{shop.source.source.description}; {report.n_trained / 1e6:.1f} million "
          f"numbers train, at {size[0]} x {size[1]} pixels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from filelock import FileLock
 from robustzs_training.assemble import Clock, Place, assemble
 from robustzs_training.command import run_train
 from robustzs_training.evaluation.heldout import heldout_of
+from robustzs_training.plan import make_plan
 from robustzs_training.request import TrainRequest
 from torch import device
 
@@ -86,3 +88,12 @@ def test_starting_over_leaves_a_run_alone_that_is_under_way(tmp_path, photos):
         start(resume=False)
     assert metrics.read_text() == before
     assert not start(resume=False).was_finished
+
+
+@pytest.mark.parametrize("batch_size", [len(NAMES), 3 * len(NAMES)])
+def test_a_plan_tells_when_a_batch_must_repeat_its_captions(tmp_path, photos, batch_size):
+    request = quickstart(tmp_path, photos, evaluate=False)
+    changes = (*request.changes, f"run.batch_size={batch_size}")
+    plan = make_plan(replace(request, changes=changes), say=lambda line: None)
+    titles = [title.strip() for title, _ in plan.lines]
+    assert ("repeated" in titles) == (batch_size > 2 * len(NAMES))
