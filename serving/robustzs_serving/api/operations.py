@@ -42,9 +42,7 @@ _BODY = (
     "field-too-large",
     "media-type",
 )
-_IMAGES = (
-    "too-many-images",
-    "url-off",
+_IMAGE = (
     "image",
     "image-format",
     "image-truncated",
@@ -53,10 +51,9 @@ _IMAGES = (
     "image-source",
     "image-timeout",
     "image-crash",
-    "image-url-refused",
-    "image-url-failed",
     "queue-full",
 )
+_IMAGES = (*_IMAGE, "too-many-images", "url-off", "image-url-refused", "image-url-failed")
 _LABELS = ("label", "label-file", "label-duplicate")
 _TREES = (
     "hierarchy",
@@ -262,7 +259,7 @@ OPERATIONS: tuple[Operation, ...] = (
             *_KEYED,
             *_ENGINE,
             *_BODY,
-            *_IMAGES,
+            *_IMAGE,
             *_LABELS,
             "template",
             "scores-withheld",

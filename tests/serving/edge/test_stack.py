@@ -47,6 +47,7 @@ class Log:
         self.cancelled = threading.Event()
         self.finished = threading.Event()
         self.started = threading.Event()
+        self.entered = threading.Semaphore(0)
         self.rejected: list[str] = []
 
 
@@ -60,6 +61,7 @@ def make_app(settings: ServiceSettings, log: Log) -> Starlette:
     async def slow(request: Request) -> Response:
         await request.body()
         log.started.set()
+        log.entered.release()
         try:
             await anyio.sleep(float(request.query_params.get("seconds", "30")))
         except anyio.get_cancelled_exc_class():
@@ -329,12 +331,14 @@ def test_work_after_the_answer_is_finished(url: str, log: Log) -> None:
 
 def test_concurrency_and_held_bytes_are_bounded_and_given_back(url: str, log: Log) -> None:
     def hold(_: int) -> int:
-        return httpx.post(f"{url}/v1/slow?seconds=0.8", timeout=10).status_code
+        return httpx.post(f"{url}/v1/slow?seconds=1.5", timeout=10).status_code
 
+    while log.entered.acquire(blocking=False):  # by tests before this one
+        pass
     threads = [threading.Thread(target=hold, args=(i,)) for i in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.4)
+    assert all(log.entered.acquire(timeout=5) for _ in threads)
     error = check(httpx.post(f"{url}/v1/echo"), "overloaded")
     assert "3 requests" in error["message"]
     assert httpx.get(f"{url}/readyz").status_code == 200, "probes are answered"
