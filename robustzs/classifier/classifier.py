@@ -31,6 +31,7 @@ from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
 from robustzs.labels.templates import TemplateSet, get_templates
 
 if TYPE_CHECKING:
+    from robustzs.backends.triton import TritonTarget
     from robustzs.bundle.manifest import BundleManifest, Precision
     from robustzs.calibration.document import Binding
     from robustzs.hierarchy.forest import Forest
@@ -170,6 +171,7 @@ class Classifier:
         text_precision: Precision | None = None,
         expect_digest: str | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
+        triton: TritonTarget | None = None,
         progress: Progress | None = None,
     ) -> Classifier:
         """Open a model and make it ready for its labels.
@@ -200,6 +202,7 @@ class Classifier:
             text_precision: variant of the text encoder; by default the model's choice.
             expect_digest: refuse the model unless its bundle has this digest.
             limits: on every image.
+            triton: servers that run the encoders, instead of ONNX Runtime in this process.
             progress: called while texts are encoded, with their number so far and in all.
 
         Raises:
@@ -230,6 +233,7 @@ class Classifier:
             text_precision=text_precision,
             expect_digest=expect_digest,
             limits=limits,
+            triton=triton,
         )
         return cls(
             embedder,

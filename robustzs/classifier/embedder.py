@@ -23,6 +23,7 @@ from robustzs.images.limits import DEFAULT_LIMITS, ImageLimits
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from robustzs.backends.triton import TritonTarget
     from robustzs.bundle.manifest import BundleManifest, Precision
     from robustzs.tokenizer import Tokenizer
 
@@ -68,8 +69,9 @@ class Embedder:
         text_precision: Precision | None = None,
         expect_digest: str | None = None,
         limits: ImageLimits = DEFAULT_LIMITS,
+        triton: TritonTarget | None = None,
     ) -> Embedder:
-        """Open a bundle in ONNX Runtime.
+        """Open a bundle in ONNX Runtime, or on Triton servers.
 
         Args:
             model: a name of ``robustzs models list``, or a bundle's folder.
@@ -80,6 +82,7 @@ class Embedder:
             text_precision: variant of the text encoder; by default the bundle's choice.
             expect_digest: refuse the bundle unless it has this digest.
             limits: on every image.
+            triton: servers that run its encoders, instead of ONNX Runtime in this process.
 
         Raises:
             BundleError: no such model, or not whole.
@@ -87,8 +90,18 @@ class Embedder:
             UsageError: an option is out of range.
         """
         from robustzs.backends.onnx import OnnxBackend
+        from robustzs.backends.triton import TritonBackend
 
+        if triton is not None and (device != "cpu" or threads is not None):
+            raise UsageError(
+                "device and threads are the Triton server's own", hint="leave them out"
+            )
         bundle = Bundle.load(resolve_model(model), expect_digest=expect_digest)
+        if triton is not None:
+            remote = TritonBackend(
+                bundle, triton, image_precision=image_precision, text_precision=text_precision
+            )
+            return cls(bundle, remote, limits=limits)
         backend = OnnxBackend(
             bundle,
             device=device,

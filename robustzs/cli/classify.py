@@ -14,8 +14,13 @@ import typer
 from robustzs.cli.escape import terminal_safe
 from robustzs.cli.options import (
     AmbiguousOption,
+    Backend,
+    BackendOption,
     BatchOption,
+    CaOption,
+    CertOption,
     DigestOption,
+    KeyOption,
     LabelsOption,
     OnAmbiguous,
     OnUnknown,
@@ -24,7 +29,9 @@ from robustzs.cli.options import (
     Strategy,
     ThreadsOption,
     UnknownOption,
+    UrlOption,
     complete_model,
+    triton_target,
 )
 from robustzs.cli.progress import status, track
 from robustzs.errors import UsageError
@@ -121,6 +128,11 @@ def classify(
     batch_size: BatchOption = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else cpu")] = None,
     threads: ThreadsOption = None,
+    backend: BackendOption = Backend.onnx,
+    url: UrlOption = None,
+    tls_ca: CaOption = None,
+    tls_cert: CertOption = None,
+    tls_key: KeyOption = None,
     expect_digest: DigestOption = None,
     server: Annotated[
         str | None,
@@ -137,6 +149,7 @@ def classify(
       robustzs classify photos/ --labels "cat,dog,bird" --format csv -o out.csv
       robustzs classify x.png --hierarchy taxonomy.yaml --theta 0.8
       robustzs classify x.png --target-accuracy 0.9 --calibration calibration.json
+      robustzs classify x.png --backend triton --url grpc://triton:8001
       cat photo.webp | robustzs classify - --format json
     """  # noqa: D301
     from robustzs.cli.labels import explain, pin_senses
@@ -168,6 +181,7 @@ def classify(
         chosen = None if labels is None else LabelSet.parse(labels)
     if not images:
         raise UsageError("no image was named", hint="robustzs classify image.jpg")
+    triton = triton_target(backend, url, ca_file=tls_ca, cert_file=tls_cert, key_file=tls_key)
     several = len(images) > 1 or _is_several(images[0])
     sources = iter_sources(images)
     if server is not None:
@@ -179,6 +193,11 @@ def classify(
             target_accuracy=target_accuracy,
             calibration=calibration,
         )
+        if triton is not None:
+            raise UsageError(
+                "--backend triton does not go with a service: it chooses its own engine",
+                hint="leave --backend out, or --server and ROBUSTZS_SERVER",
+            )
         rows = ask_server(
             server,
             sources,
@@ -199,6 +218,7 @@ def classify(
             expect_digest=expect_digest,
             target_accuracy=target_accuracy,
             calibration=calibration,
+            triton=triton,
             **options,
         )
     if _write(rows, output, output_format, several=several, full_path=full_path):

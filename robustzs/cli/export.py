@@ -11,7 +11,7 @@ import typer
 
 from robustzs.cli.escape import terminal_safe
 from robustzs.cli.options import complete_model
-from robustzs.errors import MissingExtraError
+from robustzs.errors import MissingExtraError, UsageError
 
 
 class Target(str, Enum):
@@ -38,13 +38,25 @@ class Activation(str, Enum):
     quickgelu = "quickgelu"
 
 
+class TritonDevice(str, Enum):
+    """Where Triton runs the encoders."""
+
+    auto = "auto"
+    cpu = "cpu"
+    gpu = "gpu"
+
+
 ModelArgument = Annotated[
-    str,
+    str | None,
     typer.Argument(
         help="An architecture of open_clip, hf-hub:NAME, a folder, a configuration (.json), or "
         "a bundle that carries weights.",
         autocompletion=complete_model,
+        show_default=False,
     ),
+]
+NamedOption = Annotated[
+    str | None, typer.Option("--model", "-m", help="MODEL, named.", autocompletion=complete_model)
 ]
 PretrainedOption = Annotated[
     str | None,
@@ -84,10 +96,27 @@ LicenceOption = Annotated[
     str | None, typer.Option(help="Licence of the weights, as an SPDX identifier.")
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+TritonOption = Annotated[
+    Path | None,
+    typer.Option(help="Write a Triton model repository of bundle MODEL into this folder."),
+]
+TritonDeviceOption = Annotated[
+    TritonDevice, typer.Option(help="Of the Triton instances; auto: GPUs where it has some.")
+]
+InstancesOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Triton instances of each encoder, on each device.")
+]
+TritonThreadsOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Threads of a Triton instance on the CPU.")
+]
+TritonRowsOption = Annotated[
+    int, typer.Option(min=1, max=1024, help="Largest batch of the Triton models.")
+]
 
 
 def export(
-    model: ModelArgument,
+    model: ModelArgument = None,
+    named: NamedOption = None,
     pretrained: PretrainedOption = None,
     base: BaseOption = None,
     output: OutputOption = None,
@@ -100,21 +129,57 @@ def export(
     weights: WeightsOption = False,
     licence: LicenceOption = None,
     force: ForceOption = False,
+    triton: TritonOption = None,
+    triton_device: TritonDeviceOption = TritonDevice.auto,
+    triton_instances: InstancesOption = 1,
+    triton_threads: TritonThreadsOption = 1,
+    triton_max_rows: TritonRowsOption = 32,
 ) -> None:
     """Make a bundle from a torch model, after proving that it gives the same features.
+
+    With --triton: a model repository for Triton Inference Server from a bundle, without torch.
 
     Examples:
       robustzs export ViT-B-32 --pretrained openai --licence MIT
       robustzs export ViT-L-14 --pretrained fare_eps_4.pt --name fare4
       robustzs export robustzs-lite --to open-clip --output lite-open-clip
+      robustzs export --model robustzs-lite --triton models/
     """
+    if (model is None) == (named is None):
+        raise UsageError("name one MODEL to export", hint="robustzs export robustzs-lite ...")
+    source = model or named or ""
+    if triton is not None:
+        given = {
+            "--pretrained": pretrained,
+            "--base": base,
+            "--output": output,
+            "--name": name,
+            "--templates": templates,
+            "--licence": licence,
+        }
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(
+                    f"{option} does not go with --triton, which writes a bundle as it is",
+                    hint="export the bundle first, then that with --triton",
+                )
+        _write_triton(
+            source,
+            triton,
+            device=triton_device,
+            instances=triton_instances,
+            threads=triton_threads,
+            max_rows=triton_max_rows,
+            force=force,
+        )
+        return
     try:
         from robustzs_training.export.command import ExportArguments, run_export
         from robustzs_training.export.sources import SourceRequest
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     request = SourceRequest(
-        model=model,
+        model=source,
         pretrained=pretrained,
         base=base,
         activation=activation.value,
@@ -136,3 +201,26 @@ def export(
     for note in outcome.notes:
         sys.stderr.write(f"{terminal_safe(note)}\n")
     sys.stdout.write(f"{terminal_safe(str(outcome.path))}\n")
+
+
+def _write_triton(
+    model: str,
+    target: Path,
+    *,
+    device: TritonDevice,
+    instances: int,
+    threads: int,
+    max_rows: int,
+    force: bool,
+) -> None:
+    from robustzs_serving.triton import ServerOptions, write_repository
+
+    from robustzs.bundle.registry import resolve_model
+    from robustzs.bundle.store import Bundle
+
+    options = ServerOptions(
+        device=device.value, instances=instances, threads=threads, max_rows=max_rows
+    )
+    bundle = Bundle.load(resolve_model(model))
+    for folder in write_repository(bundle, target, options=options, force=force):
+        sys.stdout.write(f"{terminal_safe(str(folder))}\n")

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from robustzs.errors import UsageError
+
+if TYPE_CHECKING:
+    from robustzs.backends.triton import TritonTarget
 
 
 class Strategy(str, Enum):
@@ -48,6 +54,13 @@ class OnUnknown(str, Enum):
     attach = "attach"
 
 
+class Backend(str, Enum):
+    """What runs the encoders."""
+
+    onnx = "onnx"
+    triton = "triton"
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Names of models for shell completion."""
     from robustzs.bundle.registry import list_models
@@ -84,3 +97,47 @@ AmbiguousOption = Annotated[
 UnknownOption = Annotated[
     OnUnknown, typer.Option(help="A label that WordNet has not: refuse, or hang it below the root.")
 ]
+BackendOption = Annotated[
+    Backend, typer.Option(help="onnx: ONNX Runtime in this process; triton: servers at --url.")
+]
+UrlOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url",
+        help="A Triton server: grpc://, grpcs://, http:// or https://; repeat it for failover.",
+        show_default=False,
+    ),
+]
+CaOption = Annotated[
+    Path | None, typer.Option("--tls-ca", help="PEM file to check Triton's certificate with.")
+]
+CertOption = Annotated[
+    Path | None, typer.Option("--tls-cert", help="PEM file of a certificate to show to Triton.")
+]
+KeyOption = Annotated[Path | None, typer.Option("--tls-key", help="PEM file of its private key.")]
+
+
+def triton_target(
+    backend: Backend,
+    urls: list[str] | None,
+    *,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+) -> TritonTarget | None:
+    """The servers that the options name; ``None`` for ONNX Runtime here.
+
+    Raises:
+        UsageError: the options do not fit each other.
+    """
+    from robustzs.backends.triton import TritonTarget
+
+    if backend is Backend.triton:
+        return TritonTarget(
+            urls=tuple(urls or ()), ca_file=ca_file, cert_file=cert_file, key_file=key_file
+        )
+    named = {"--url": urls, "--tls-ca": ca_file, "--tls-cert": cert_file, "--tls-key": key_file}
+    for option, value in named.items():
+        if value:
+            raise UsageError(f"{option} names a Triton server's", hint="add --backend triton")
+    return None

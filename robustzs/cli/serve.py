@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from robustzs.cli.options import DeviceOption, ModelOption, ThreadsOption
+from robustzs.cli.options import (
+    Backend,
+    BackendOption,
+    CaOption,
+    CertOption,
+    DeviceOption,
+    KeyOption,
+    ModelOption,
+    ThreadsOption,
+    UrlOption,
+)
 from robustzs.errors import MissingExtraError
 
 
@@ -23,6 +33,11 @@ def serve(
     ] = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    backend: BackendOption = Backend.onnx,
+    url: UrlOption = None,
+    tls_ca: CaOption = None,
+    tls_cert: CertOption = None,
+    tls_key: KeyOption = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys, made by `robustzs keys`.")
     ] = None,
@@ -61,13 +76,25 @@ def serve(
         "workers": workers,
         "device": device,
         "threads": threads,
+        "backend": backend.value,
+        "triton_urls": ",".join(url or ()),
+        "triton_ca_file": tls_ca,
+        "triton_cert_file": tls_cert,
+        "triton_key_file": tls_key,
         "keys_file": keys,
         "store_dir": store,
         "warm": warm,
         "trusted_proxies": trusted_proxies,
         "log_format": log_format,
     }
-    given = {"keys_file": "keys", "store_dir": "store"}
+    given = {
+        "keys_file": "keys",
+        "store_dir": "store",
+        "triton_urls": "url",
+        "triton_ca_file": "tls_ca",
+        "triton_cert_file": "tls_cert",
+        "triton_key_file": "tls_key",
+    }
     # A default of this command does not outweigh a variable.
     chosen = {
         name: value

@@ -112,7 +112,8 @@ def service_environment(
         if value is not None:
             environment[f"ROBUSTZS_{name.upper()}"] = str(value)
     # The service does not run in this folder.
-    for name in ("ROBUSTZS_KEYS_FILE", "ROBUSTZS_STORE_DIR"):
+    paths = ("KEYS_FILE", "STORE_DIR", "TRITON_CA_FILE", "TRITON_CERT_FILE", "TRITON_KEY_FILE")
+    for name in map("ROBUSTZS_{}".format, paths):
         if environment.get(name):
             environment[name] = str(Path(environment[name]).absolute())
     environment["BENTOML_DO_NOT_TRACK"] = "True"

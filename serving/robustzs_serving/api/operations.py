@@ -30,7 +30,14 @@ _ANY = (
 )
 _WORK = (*_ANY, "rate-limited", "overloaded", "deadline")
 _KEYED = (*_WORK, "unauthorized")
-_ENGINE = ("not-ready", "shutting-down")
+_ENGINE = (
+    "not-ready",
+    "backend-unavailable",
+    "backend-overloaded",
+    "backend-timeout",
+    "backend-mismatch",
+    "shutting-down",
+)
 _BODY = (
     "origin-refused",
     "body-malformed",

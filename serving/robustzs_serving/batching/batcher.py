@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustzs.backends.base import Float32Array
-from robustzs.errors import InferenceError, UsageError
+from robustzs.errors import BackendUnavailableError, InferenceError, UsageError
 from robustzs_serving.errors import DeadlineError, QueueFullError, ShuttingDownError
 from robustzs_serving.observe import record
 from robustzs_serving.observe.metrics import Metrics
@@ -25,7 +26,7 @@ _WHITE = np.float32(255.0)
 
 UInt8Array = npt.NDArray[np.uint8]
 Run = Callable[[Float32Array], Float32Array]
-"""Pixels ``[B, 3, H, W]`` to features ``[B, D]``; blocks, called in one thread only."""
+"""Pixels ``[B, 3, H, W]`` to features ``[B, D]``; blocks, in as many threads as ``in_flight``."""
 
 
 @dataclass(eq=False)
@@ -43,7 +44,7 @@ class _Row:
 
 
 class Batcher:
-    """Runs the model on rows that different requests submit, in one thread.
+    """Runs the model on rows that different requests submit, in threads of its own.
 
     A batch is what waits when the model is free, at most ``max_rows``; a row that finds the model
     idle waits up to ``wait_seconds`` for company. Batches are padded with black rows to the next
@@ -53,7 +54,7 @@ class Batcher:
     may choose other kernels.
 
     Where a batch raises, each of its rows runs once more alone, so that only the row at fault
-    fails. Use from one event loop.
+    fails; where nothing answers that could run it, all fail at once. Use from one event loop.
 
     Args:
         run: the model.
@@ -62,6 +63,7 @@ class Batcher:
         wait_seconds: >= 0.
         buckets: padded sizes, ascending; the last is at least ``max_rows``.
         queue_rows: rows that may wait, >= 1.
+        in_flight: batches that run at once, >= 1; more than one where the model is elsewhere.
         metrics: what is counted.
     """
 
@@ -74,12 +76,13 @@ class Batcher:
         wait_seconds: float = 0.002,
         buckets: Sequence[int] = (1, 2, 4, 8, 16),
         queue_rows: int = 256,
+        in_flight: int = 1,
         metrics: Metrics | None = None,
     ) -> None:
-        if max_rows < 1 or queue_rows < 1 or not wait_seconds >= 0.0:
+        if min(max_rows, queue_rows, in_flight) < 1 or not wait_seconds >= 0.0:
             raise UsageError(
-                f"max_rows {max_rows} and queue_rows {queue_rows} must be at least 1, "
-                f"wait_seconds {wait_seconds} at least 0"
+                f"max_rows {max_rows}, queue_rows {queue_rows} and in_flight {in_flight} must be "
+                f"at least 1, wait_seconds {wait_seconds} at least 0"
             )
         if list(buckets) != sorted(set(buckets)) or not buckets or buckets[0] < 1:
             raise UsageError(f"buckets {tuple(buckets)} must ascend from at least 1")
@@ -94,8 +97,10 @@ class Batcher:
         self._metrics = metrics or Metrics()
         self._rows: deque[_Row] = deque()
         self._n_waiting = 0
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="robustzs-model")
-        self._padded: dict[int, Float32Array] = {}
+        self._threads = ThreadPoolExecutor(in_flight, thread_name_prefix="robustzs-model")
+        self._free = asyncio.Semaphore(in_flight)
+        self._running: set[asyncio.Task[None]] = set()
+        self._padded: dict[tuple[int, int], Float32Array] = {}  # by thread and size
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -114,7 +119,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         for size in self._buckets:
-            await loop.run_in_executor(self._thread, self._run_rows, [], size)
+            await loop.run_in_executor(self._threads, self._run_rows, [], size)
 
     async def submit(self, pixels: UInt8Array, *, deadline: float) -> Float32Array:
         """Features ``[D]`` of one image.
@@ -168,7 +173,8 @@ class Batcher:
         self._full.set()
         if self._task is not None:
             await self._task
-        self._thread.shutdown(wait=False)
+        await asyncio.gather(*self._running)
+        self._threads.shutdown(wait=False)
         self._padded.clear()
 
     def _take_in(self, row: _Row) -> None:
@@ -195,10 +201,9 @@ class Batcher:
     async def _work(self) -> None:
         while True:
             if self._rows:
+                await self._free.acquire()
                 await self._wait_for_company(self._rows[0])
-                batch = self._take()
-                if batch:
-                    await self._answer(batch)
+                self._begin(self._take())
             elif self._closing:
                 return
             else:
@@ -228,12 +233,25 @@ class Batcher:
                 batch.append(row)
         return batch
 
+    def _begin(self, batch: list[_Row]) -> None:
+        if not batch:
+            self._free.release()
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(batch), name="batch")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._free.release()
+
     async def _answer(self, batch: list[_Row]) -> None:
         error = await self._attempt(batch)
         if error is None:
             return
-        if len(batch) == 1:
-            _fail(batch[0], error)
+        if len(batch) == 1 or isinstance(error, BackendUnavailableError):
+            for row in batch:
+                _fail(row, error)
             return
         _logger.warning("a batch of %d failed, its rows run alone: %s", len(batch), error)
         for row in batch:
@@ -248,7 +266,7 @@ class Batcher:
         size = next(size for size in self._buckets if size >= len(batch))
         started = time.monotonic()
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, self._run_rows, batch, size)
+        running = loop.run_in_executor(self._threads, self._run_rows, batch, size)
         await asyncio.wait([running])
         ended = time.monotonic()
         self._metrics.batch(len(batch), size - len(batch), ended - started)
@@ -261,10 +279,11 @@ class Batcher:
         return error
 
     def _run_rows(self, rows: Sequence[_Row], size: int) -> Float32Array:
-        """Run a padded batch; in the model's thread."""
-        padded = self._padded.get(size)
+        """Run a padded batch; in a thread of the model's."""
+        key = threading.get_ident(), size
+        padded = self._padded.get(key)
         if padded is None:
-            padded = self._padded[size] = np.zeros((size, *self._shape), np.float32)
+            padded = self._padded[key] = np.zeros((size, *self._shape), np.float32)
         for place, row in enumerate(rows):
             np.divide(row.pixels, _WHITE, out=padded[place], dtype=np.float32)
         padded[len(rows) :] = 0.0  # nobody's picture stays behind in the padding

@@ -14,15 +14,23 @@ import numpy as np
 
 from robustzs.answer import Answer
 from robustzs.backends.base import Float32Array
+from robustzs.backends.threads import available_cpus
+from robustzs.backends.triton import TritonBackend
 from robustzs.bundle.registry import ALIASES
 from robustzs.classifier import Classifier, Embedder
-from robustzs.errors import BackendError, ImageError, ModelNotFoundError
+from robustzs.errors import (
+    BackendError,
+    BackendUnavailableError,
+    ImageError,
+    ModelNotFoundError,
+)
 from robustzs.images.limits import ImageLimits
 from robustzs_serving.batching import Batcher
 from robustzs_serving.decode.pool import DecodePool
 from robustzs_serving.engine.classifiers import Classifiers
 from robustzs_serving.engine.lanes import TextLanes
 from robustzs_serving.engine.rows import Description, Embedded, ErrorRow
+from robustzs_serving.engine.watch import TritonWatch
 from robustzs_serving.errors import (
     DeadlineError,
     NotReadyError,
@@ -76,10 +84,11 @@ class Engine:
         loop = asyncio.get_running_loop()
         embedder = await loop.run_in_executor(None, _load, self._settings)
         self._parts = parts = _Parts(embedder, self._settings, self._metrics)
-        await _both(parts.decoder.start(), parts.batcher.warm())
+        await _both(parts.decoder.start(), parts.warm())
         for tree in self._settings.warm:
             call = ClassifyCall(images=(), hierarchy=(tree,))
-            await parts.classifiers.get(call, deadline=monotonic() + _WARM_SECONDS)
+            with suppress(BackendUnavailableError):  # Triton is not there yet: made when asked for
+                await parts.classifiers.get(call, deadline=monotonic() + _WARM_SECONDS)
         self._warmed_up = True
         described = self.description
         self._metrics.model(
@@ -176,6 +185,7 @@ class Engine:
             warmed_up=self._warmed_up,
             provider_as_asked=self._warmed_up,
             decoders_alive=parts is not None and parts.decoder.n_alive > 0,
+            backend_answers=parts is None or parts.watch is None or parts.watch.ready,
             accepting=self._accepting,
         )
 
@@ -271,6 +281,11 @@ class _Parts:
     def __init__(self, embedder: Embedder, settings: ServiceSettings, metrics: Metrics) -> None:
         limits, batching = settings.limits, settings.batching
         self.embedder = embedder
+        remote = embedder.backend if isinstance(embedder.backend, TritonBackend) else None
+        self.watch = None if remote is None else TritonWatch(remote, metrics)
+        # Triton warms its models itself, and puts batches of several clients together: padding
+        # would be computed there for nothing.
+        sizes = range(1, batching.max_rows + 1)
         self.decoder = DecodePool(
             settings.decoders,
             embedder.manifest.preprocess,
@@ -284,8 +299,9 @@ class _Parts:
             shape=(3, *embedder.manifest.preprocess.image_size),
             max_rows=batching.max_rows,
             wait_seconds=batching.wait_ms / 1000.0,
-            buckets=batching.buckets,
+            buckets=batching.buckets if remote is None else tuple(sizes),
             queue_rows=limits.queue_rows,
+            in_flight=_model_lanes(settings) if remote is None else settings.triton.in_flight,
             metrics=metrics,
         )
         self.lanes = TextLanes()
@@ -294,7 +310,16 @@ class _Parts:
         )
         self.scorers = ThreadPoolExecutor(_SCORERS, thread_name_prefix="robustzs-score")
 
+    async def warm(self) -> None:
+        """Make the first request as fast as any; or see whether the Triton servers are there."""
+        if self.watch is None:
+            await self.batcher.warm()
+        else:
+            await self.watch.start()
+
     async def close(self) -> None:
+        if self.watch is not None:
+            await self.watch.close()
         await self.decoder.close()
         await self.batcher.close()
         await self.lanes.close()
@@ -303,13 +328,27 @@ class _Parts:
         self.embedder.close()
 
 
+def _model_lanes(settings: ServiceSettings) -> int:
+    """Runs of the image encoder at once, where it runs here.
+
+    Two runs with half of the threads each get more done than one run with all of them: threads
+    wait for each other at the end of every operator, the longer the more other work (decoding, the
+    event loop) takes their cores away.
+    """
+    threads = settings.threads or available_cpus()
+    return settings.batching.lanes or (2 if settings.device == "cpu" and threads > 1 else 1)
+
+
 def _load(settings: ServiceSettings) -> Embedder:
     limits = settings.limits
+    threads = settings.threads or available_cpus()
     return Embedder.load(
         settings.model,
         device=settings.device,
+        image_threads=max(1, threads // _model_lanes(settings)),
         threads=settings.threads or None,
         limits=ImageLimits(max_bytes=limits.max_image_bytes, max_pixels=limits.max_pixels),
+        triton=settings.triton_target,
     )
 
 
@@ -329,6 +368,8 @@ async def _encode_one(parts: _Parts, image: ImagePart, deadline: float) -> Float
         with span("decode"):
             pixels = await parts.decoder.decode(image.data, deadline=deadline)
         return await parts.batcher.submit(pixels, deadline=deadline)
+    except BackendUnavailableError:
+        raise  # no fault of this image: the whole request may come again
     except (ImageError, BackendError) as error:
         return ErrorRow(error)
 

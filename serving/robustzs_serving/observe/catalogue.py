@@ -71,6 +71,18 @@ CATALOGUE: tuple[Spec, ...] = (
     _gauge("cache_bytes", "Bytes that a cache holds.", "cache"),
     _gauge("workers", "Worker processes alive."),
     _gauge("workers_ready", "Worker processes that pass /readyz."),
+    _gauge("triton_up", "1 where a Triton server has the model, ready.", "url", kind="max"),
+    *(
+        _gauge(f"triton_{name}", f"{text}, as the server counts.", "url", "model", kind="max")
+        for name, text in (
+            ("requests", "Requests answered since it loaded the model"),
+            ("failures", "Requests failed or rejected since then"),
+            ("rows", "Rows in the requests"),
+            ("executions", "Runs of the model; fewer than requests where batches form"),
+            ("queue_seconds", "Time that the requests waited"),
+            ("compute_seconds", "Time that the requests were computed"),
+        )
+    ),
     _gauge("provider_info", "1 with the execution provider in use.", "provider", kind="max"),
     _gauge("bundle_info", "1 with the model in use.", "name", "digest", "precision", kind="max"),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from robustzs_serving.observe.catalogue import CATALOGUE
@@ -10,6 +11,8 @@ from robustzs_serving.observe.folder import forget_dead_workers, shared_folder
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+    from robustzs.backends.triton import ServerReport
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 Cache = Literal["classifiers", "label_sets", "hierarchies"]
@@ -96,6 +99,14 @@ class Metrics:
         """This worker is alive, and ready or not."""
         self._set("workers", 1)
         self._set("workers_ready", int(ready))
+
+    def triton(self, report: ServerReport) -> None:
+        """How a Triton server does; its numbers are of all its clients."""
+        self._set("triton_up", int(report.error is None), report.url)
+        for counted in report.statistics:
+            for name, value in asdict(counted).items():
+                if name != "model":
+                    self._set(f"triton_{name}", value, report.url, counted.model)
 
     def model(self, *, name: str, digest: str, precision: str, provider: str) -> None:
         """The model and the execution provider in use."""

@@ -14,6 +14,7 @@ class Readiness:
         warmed_up: The model ran once at every padded batch size.
         provider_as_asked: The execution provider is the one that ``device`` asked for.
         decoders_alive: At least one decode process takes work.
+        backend_answers: Where the model runs on Triton servers, one of them has it, ready.
         accepting: The service is not shutting down.
     """
 
@@ -21,6 +22,7 @@ class Readiness:
     warmed_up: bool = False
     provider_as_asked: bool = False
     decoders_alive: bool = False
+    backend_answers: bool = True
     accepting: bool = True
 
     @property

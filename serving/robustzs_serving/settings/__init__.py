@@ -12,5 +12,6 @@ ServiceSettings(limits=Limits(max_images=8))      # in tests
 from robustzs_serving.settings.limits import Batching, Limits
 from robustzs_serving.settings.scores import ScorePolicy
 from robustzs_serving.settings.service import ServiceSettings
+from robustzs_serving.settings.triton import TritonSettings
 
-__all__ = ["Batching", "Limits", "ScorePolicy", "ServiceSettings"]
+__all__ = ["Batching", "Limits", "ScorePolicy", "ServiceSettings", "TritonSettings"]

@@ -13,7 +13,7 @@ from robustzs.errors import UsageError
 
 PREFIX = "ROBUSTZS_"
 # Of a group, what stands between the prefix and the field's name.
-_GROUPS = {"limits": "", "batching": "BATCH_"}
+_GROUPS = {"limits": "", "batching": "BATCH_", "triton": "TRITON_"}
 # The core's own, and the SDK's.
 _OTHERS = frozenset({"CACHE", "CACHE_MAX_BYTES", "MODELS", "SERVER", "WORDNET_DIR", "METRICS_DIR"})
 # Kubernetes describes a service that is called robustzs to every pod by such variables.

@@ -162,6 +162,11 @@ class Batching(_Frozen):
         description="batch sizes that a batch is padded to, all warmed at the start; the last is "
         "ROBUSTZS_BATCH_MAX_ROWS",
     )
+    lanes: Annotated[int, Field(ge=0, le=64)] = Field(
+        0,
+        description="calls of the model at once, among which ROBUSTZS_THREADS are divided; 0 for 2 "
+        "on a CPU with more than one thread, and 1 elsewhere",
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> Batching:

@@ -8,19 +8,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from robustzs.backends.triton.target import TritonTarget
 from robustzs.errors import UsageError
 from robustzs_serving.settings.environment import read_environment
 from robustzs_serving.settings.limits import Batching, Limits
 from robustzs_serving.settings.scores import ScorePolicy
+from robustzs_serving.settings.triton import TritonSettings
 
 
 class ServiceSettings(BaseModel):
     """Everything that a deployer may set.
 
-    Each field but the two groups is set by ``ROBUSTZS_`` and its name in capitals;
-    those of ``limits`` likewise, those of ``batching`` by ``ROBUSTZS_BATCH_``.
+    Each field but the groups is set by ``ROBUSTZS_`` and its name in capitals; those of ``limits``
+    likewise, those of ``batching`` by ``ROBUSTZS_BATCH_``, of ``triton`` by ``ROBUSTZS_TRITON_``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -29,6 +38,9 @@ class ServiceSettings(BaseModel):
     device: str = Field("cpu", description="`cpu`, `cuda`, `cuda:N` or `auto`")
     threads: Annotated[int, Field(ge=0, le=1_024)] = Field(
         0, description="of the engine; 0 for the cores that the process may use"
+    )
+    backend: Literal["onnx", "triton"] = Field(
+        "onnx", description="`onnx` runs the model here, `triton` at `ROBUSTZS_TRITON_URLS`"
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(3000, description="port to listen on")
@@ -73,6 +85,17 @@ class ServiceSettings(BaseModel):
     log_format: Literal["json", "text"] = Field("json", description="of the log lines")
     limits: Limits = Limits()
     batching: Batching = Batching()
+    triton: TritonSettings = TritonSettings()
+
+    @model_validator(mode="after")
+    def _servers(self) -> ServiceSettings:
+        try:
+            self.triton_target  # noqa: B018 (the target checks itself)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if self.backend == "triton" and (self.device != "cpu" or self.threads):
+            raise ValueError("device and threads are the Triton server's own: leave them out")
+        return self
 
     @field_validator("scores")
     @classmethod
@@ -103,6 +126,17 @@ class ServiceSettings(BaseModel):
                     f"{proxy!r} is no address or network, such as 10.0.0.7 or 10.0.0.0/24"
                 ) from error
         return value
+
+    @property
+    def triton_target(self) -> TritonTarget | None:
+        """The Triton servers, where the model runs on them.
+
+        Raises:
+            UsageError: they are not named, or not as they must be.
+        """
+        if self.backend != "triton":
+            return None
+        return TritonTarget(**self.triton.model_dump(exclude={"in_flight"}))
 
     @property
     def urls_on(self) -> bool:

@@ -25,6 +25,7 @@ _TITLES = {
     "": "Service",
     "limits": "Limits",
     "batching": "Batches",
+    "triton": "Triton",
 }
 
 

@@ -14,6 +14,8 @@ from robustzs_serving.observe import Metrics, PrometheusMetrics
 from robustzs_serving.observe.catalogue import CATALOGUE
 from robustzs_serving.observe.folder import forget_dead_workers
 
+from robustzs.backends.triton import ServerReport, TowerStatistics
+
 
 def _everything(metrics: Metrics) -> None:
     metrics.request("/v1/classify", "POST", 200, 0.1)
@@ -32,6 +34,16 @@ def _everything(metrics: Metrics) -> None:
     metrics.texts(80, 0.4)
     metrics.looked_up("classifiers", hit=True)
     metrics.cached("classifiers", 1_000)
+    counted = TowerStatistics(
+        model="tiny_image",
+        requests=5,
+        failures=1,
+        rows=9,
+        executions=2,
+        queue_seconds=0.5,
+        compute_seconds=0.25,
+    )
+    metrics.triton(ServerReport(url="grpc://triton:8001", error=None, statistics=(counted,)))
     metrics.worker(ready=True)
     metrics.model(name="m", digest="d", precision="fp32", provider="CPUExecutionProvider")
 
