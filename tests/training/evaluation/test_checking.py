@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from robustzs_training.evaluation.checking import checks_after
@@ -91,3 +93,29 @@ def test_a_depth_that_falls_to_another_depths_images_is_refused(
 def test_attacks_that_are_no_verdict_are_not_held_to_it() -> None:
     checks = checks_after([], [_judged("pgd", elsewhere=12, own=2)])
     assert not any(check.name.startswith("own-loss") for check in checks)
+
+
+@pytest.mark.parametrize(("by_square", "passes"), [(2, True), (3, False)])
+def test_an_ensemble_whose_black_box_breaks_what_gradients_left_is_refused(
+    by_square: int, passes: bool
+) -> None:
+    images, target = some_pictures(N)
+    attack = made("autoattack", THREATS[0], ensemble="standard")
+    trial = Trial(attack=attack, threat=THREATS[0], target=target)
+    found = replace(
+        _verdicts(np.zeros(N, np.bool_)),
+        by={row: "square" if row < by_square else "apgd-ce" for row in range(N)},
+    )
+    judged = Judged(images=images, trials=[(trial, found)], templates=get_templates("{}"))
+    checks = {check.name: check for check in checks_after([], [judged])}
+    check = checks["black-box-not-stronger:random:flat:Linf:2/255:autoattack"]
+    assert check.passed is passes
+    assert f"Square breaks {by_square} of 20" in check.message
+
+
+def test_an_ensemble_without_a_black_box_is_not_asked_for_one() -> None:
+    images, target = some_pictures(N)
+    trial = Trial(attack=made("autoattack", THREATS[0]), threat=THREATS[0], target=target)
+    verdicts = _verdicts(np.zeros(N, np.bool_))
+    judged = Judged(images=images, trials=[(trial, verdicts)], templates=get_templates("{}"))
+    assert not any(c.name.startswith("black-box") for c in checks_after([], [judged]))

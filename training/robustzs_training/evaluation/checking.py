@@ -10,7 +10,9 @@ import torch
 from robustzs.cards.schema import Check
 from robustzs_training.evaluation.assembly import Bench
 from robustzs_training.evaluation.attacks.build import VERDICTS
+from robustzs_training.evaluation.attacks.ensemble import AutoAttack
 from robustzs_training.evaluation.checks import (
+    BLACK_BOX,
     CheckReport,
     CheckResult,
     check_leftovers,
@@ -69,6 +71,7 @@ def checks_after(measurements: Sequence[Measurement], judged: Sequence[Judged]) 
             robust = {attack: found.robust for attack, found in verdicts.items()}
             checks += _named(check_outcomes(robust), f"{each.images.name}:{name}")
         checks += _between_depths(each)
+        checks += _of_ensembles(each)
         checks += _of_deployed(each)
     return checks
 
@@ -116,6 +119,27 @@ def _between_depths(judged: Judged) -> list[Check]:
                 before, under, attacked=attacked, robust=verdicts.robust
             )
         checks += _named(check_transfer(outcomes), f"{judged.images.name}:{name}")
+    return checks
+
+
+def _of_ensembles(judged: Judged) -> list[Check]:
+    """Whether an ensemble's gradients left little to its black-box member, which comes last."""
+    checks: list[Check] = []
+    for trial, verdicts in judged.trials:
+        attack = trial.attack
+        if verdicts is None or not isinstance(attack, AutoAttack):
+            continue
+        for member in attack.members:
+            if member.name in BLACK_BOX:
+                report = check_leftovers(
+                    {member.name: list(verdicts.by.values()).count(member.name)},
+                    len(verdicts.rows),
+                    direct="the white-box members of the ensemble",
+                    reason="square needs no gradients: something masks them",
+                    remedy="look for rounding, saturation or randomness in the model",
+                )
+                name = f"{judged.images.name}:{trial.target.name}:{trial.threat}:{attack.name}"
+                checks += _named(report, name)
     return checks
 
 

@@ -120,14 +120,24 @@ def check_outcomes(robust: Mapping[str, Verdicts], *, transfers: Iterable[str] =
     )
 
 
-def check_leftovers(broken: Mapping[str, int], n: int) -> CheckReport:
-    """Whether the direct attack on deployed encoders left little to replays and to Square.
+def check_leftovers(
+    broken: Mapping[str, int],
+    n: int,
+    *,
+    direct: str = "the attack on the twin",
+    reason: str = "The twin does not lead to what breaks the deployed graph",
+    remedy: str = "give the attack more steps; look at the twin's cosine in the protocol",
+) -> CheckReport:
+    """Whether an attack from inside left little to replays and to Square.
 
     They try what it left standing, so that each picture they break is one that it missed.
 
     Args:
         broken: Pictures that each part broke: ``replays`` and ``square``.
         n: Pictures.
+        direct: The attack from inside, for people.
+        reason: Why too many say that it is no good.
+        remedy: What to do.
     """
     told = {
         "replays": ("transfer-not-stronger", "images made on the float32 model break"),
@@ -141,10 +151,9 @@ def check_leftovers(broken: Mapping[str, int], n: int) -> CheckReport:
                 passed=count <= allowed,
                 value=float(count),
                 allowed=f"at most {allowed} of {n}",
-                finding=f"{told[part][1]} {count} of {n} pictures that the attack on the twin left "
-                "standing",
-                reason="The twin does not lead to what breaks the deployed graph",
-                remedy="give the attack more steps; look at the twin's cosine in the protocol",
+                finding=f"{told[part][1]} {count} of {n} pictures that {direct} left standing",
+                reason=reason,
+                remedy=remedy,
             )
             for part, count in broken.items()
         )
