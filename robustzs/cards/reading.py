@@ -27,7 +27,7 @@ from robustzs.cards.schema import (
 from robustzs.errors import BundleError, CardError
 from robustzs.metrics.intervals import wilson
 
-MAX_BYTES = 4_000_000
+MAX_BYTES = 64_000_000
 _NOT_THE_MODEL = {"name", "version", "description", "created_with", "training", "licences"}
 _NOT_FILES = frozenset({"card.json", "calibration.json"})
 
