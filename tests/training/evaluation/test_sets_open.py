@@ -230,6 +230,13 @@ def test_native_pixels_and_the_resize_inside_the_victim(tmp_path: Path) -> None:
     assert (model.inside_resize, native.inside_resize) == (None, (64, 64))
     assert native.description["perturbed"] == "native pixels, before the resize"
     assert model.description["perturbed"] == "model input, after the resize"
+    with pytest.raises(DataError, match="40 x 36 pixels, the model's input 32 x 36"):
+        open_set(
+            folder,
+            preprocess=PreprocessConfig(image_size=(36, 32)),
+            cache=tmp_path,
+            resolution="native",
+        )
     write_picture(folder / "dog" / "odd.png", 5, size=(50, 36))
     with pytest.raises(DataError, match="need one size"):
         opened(folder, tmp_path, resolution="native")

@@ -55,7 +55,7 @@ class SourceSet:
 
     Raises:
         TooManyBadSamplesError: More than one percent of the pictures cannot be read.
-        DataError: Native pixels of several sizes.
+        DataError: Native pixels of several sizes, or larger than the model's input.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class SourceSet:
         self._preprocess = preprocess
         self._inside: tuple[int, int] | None = None
         if resolution == "native" and survey.size is not None:
+            _check_enlarged(survey.size, preprocess.image_size)
             self._inside = preprocess.image_size
             self._preprocess = PreprocessConfig(image_size=survey.size)
         self._keys = tuple(survey.keys)
@@ -182,6 +183,16 @@ class SourceSet:
                     hint="it could be read when the run began; put it back and go on",
                 ) from error
         return pixels
+
+
+def _check_enlarged(size: tuple[int, int], inside: tuple[int, int]) -> None:
+    """Made smaller inside the victim, pictures would not be those that the deployed model sees."""
+    if size[0] > inside[0] or size[1] > inside[1]:
+        raise DataError(
+            f"the pictures have {size[1]} x {size[0]} pixels, the model's input "
+            f"{inside[1]} x {inside[0]}: the resize inside an attack only enlarges",
+            hint="attack the model's input: resolution=model",
+        )
 
 
 class _Survey:
