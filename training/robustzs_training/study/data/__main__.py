@@ -24,7 +24,7 @@ def main(
         Path | None, typer.Option(help="Folder for packages that are not installed.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of grounds, places and sizes.")] = 0,
-    per_concept: Annotated[int, typer.Option(help="Training pictures of a concept.")] = 28,
+    per_concept: Annotated[int, typer.Option(help="Training pictures of a concept.")] = 20,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
 ) -> None:
     """Fetches packages, renders drawings, and writes pictures, captions and the data card."""

@@ -67,9 +67,9 @@ class Settings:
     """
 
     seed: int = 0
-    per_concept: int = 28
+    per_concept: int = 20
     per_held_out: int = 10
-    most_per_drawing: int = 14
+    most_per_drawing: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +245,6 @@ def make(
                     "keywords": list(drawing.keywords),
                     "style": _STYLES[drawing.source],
                     "colors": list(look.colors),
-                    "place": asdict(made.place),
                     "size": made.place.size,
                     "where": made.place.words,
                     "ground": made.ground.shows,
@@ -276,7 +275,6 @@ def _scenes(task: Task, folders: Folders, settings: Settings) -> list[dict[str, 
                     "keywords": [],
                     "style": "a photograph",
                     "colors": [],
-                    "place": None,
                     "size": "",
                     "where": "",
                     "ground": photograph.shows,
@@ -334,6 +332,12 @@ def write_tables(
         )
         caption = write_caption(facts, forbidden if row["split"] == TRAIN else nothing)
         captioned.append({**row, "caption": caption})
+    n_telling = sum(
+        row["split"] == TRAIN and forbidden.found_in(row["caption"]) is not None
+        for row in captioned
+    )
+    if n_telling:
+        _LOGGER.warning("%d captions in training name something held out", n_telling)
     columns = ("key", "caption", "wnid", "split", "drawing", "source", "title", "how", "ground")
     table = pa.table({name: [row[name] for row in captioned] for name in columns})
     pq.write_table(table, output / "captions.parquet")

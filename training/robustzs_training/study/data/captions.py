@@ -24,10 +24,54 @@ _WORD = re.compile(r"[a-z]+(?:[ '\-][a-z]+)*")
 _MAX_GLOSS_WORDS = 16
 _MAX_KEYWORDS = 4
 _TOO_GENERAL = frozenset(
-    "entity object whole thing matter substance artifact instrumentality device structure unit "
-    "equipment article ware commodity covering part region creation implement material "
-    "organism living thing natural object physical object".split()
+    {
+        "article",
+        "artifact",
+        "commodity",
+        "covering",
+        "creation",
+        "device",
+        "entity",
+        "equipment",
+        "implement",
+        "instrumentality",
+        "living thing",
+        "material",
+        "matter",
+        "natural object",
+        "object",
+        "organism",
+        "part",
+        "physical object",
+        "region",
+        "structure",
+        "substance",
+        "thing",
+        "unit",
+        "ware",
+        "whole",
+    }
 )
+_UNTOLD = frozenset(
+    {
+        "animal",
+        "default",
+        "festive",
+        "fly",
+        "hardware",
+        "hash",
+        "icon",
+        "menu",
+        "outdoor",
+        "people",
+        "scpts",
+        "sports",
+        "symbol",
+        "tool",
+        "work",
+    }
+)
+"""Keywords that tell of a collection, not of a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,22 +204,5 @@ def keywords_of(facts: Facts) -> list[str]:
         and word not in _TOO_GENERAL
         and _WORD.fullmatch(word)
         and any(s.lexname in VISIBLE_LEXNAMES and not s.is_instance for s in index.synsets(word))
-        and word
-        not in (
-            "hash",
-            "icon",
-            "work",
-            "tool",
-            "animal",
-            "people",
-            "default",
-            "scpts",
-            "menu",
-            "symbol",
-            "fly",
-            "festive",
-            "outdoor",
-            "hardware",
-            "sports",
-        )
+        and word not in _UNTOLD
     ]

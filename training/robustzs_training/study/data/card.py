@@ -19,30 +19,35 @@ _N_EXAMPLES = 6
 
 _HEAD = """# The study's pictures
 
-Made by `python -m robustzs_training.study.data`, which wrote this card, too. Cut-outs (clip art, emoji,
-views of furniture) on photographs, photographed surfaces, plain colours and generated textures, and
-crops of labelled photographs; 256 by 256 pixels, JPEG. No picture was taken from a data set of
-photographs, and none was labelled by a model.
+Made by `python -m robustzs_training.study.data`, which wrote this card, too. Cut-outs (clip art,
+emoji, views of furniture) on photographs, photographed surfaces, plain colours and generated
+textures, and crops of labelled photographs; 256 by 256 pixels, JPEG. No picture was taken from a
+data set of photographs, and no model looked at them to label or caption them.
 """
 
 _FAULTS = """## Known faults
 
-- **Most are drawings.** The only photographs of things are the few named above; grounds are photographs in about
-  half of the pictures. What is learnt here about photographs is learnt mostly from grounds.
-- **Labels are words' senses.** A title has a label when a person decided its sense (`senses.txt`), when the title
-  as a whole has one visible sense in WordNet, or when keywords pick one; everything else was dropped
-  (counts above). Drawings that show more than their title (a dog on a leash) are labelled by the title.
-- **Colours are measured**, by eleven words on the cut-out alone; brown, orange and beige border on each other.
+- **Most are drawings.** The only photographs of things are the few named above; grounds are
+  photographs in about half of the pictures. What is learnt here about photographs is learnt
+  mostly from grounds.
+- **Labels are words' senses.** A title has a label when a person decided its sense
+  (`senses.txt`), when the title as a whole has one visible sense in WordNet, or when keywords
+  pick one; everything else was dropped (counts above). Drawings that show more than their title
+  (a dog on a leash) are labelled by the title.
+- **Colours are measured**, by eleven words on the cut-out alone; brown, orange and beige border
+  on each other.
 - **Kind and gloss are true of the class**, not of the picture: a drawn tomato can be green.
-- **Things float.** No shadow, no perspective, any size on any ground; a sofa can stand in the sky.
-- **The ground may show things of its own** that the label does not name (a boat, leaves, a flower).
-- **The same drawing comes back** on several grounds, at several places and sizes: the number of drawings, not of pictures, says
-  how much variety a concept has.
-- **Held out means the concept** and whatever shares a word or a picture with it, or is a kind of it where the general one
-  has few kinds here. More distant kin (an owl, where other birds were trained on) is on both sides, and so are the
-  artists' styles.
-- OpenMoji's drawings are among these pictures, and the quickstart measures on them: a model trained here has seen
-  most of what the quickstart holds out.
+- **Things float.** No shadow, no perspective, any size on any ground; a sofa can stand in the
+  sky.
+- **The ground may show things of its own** that the label does not name (a boat, leaves, a
+  flower).
+- **The same drawing comes back** on several grounds, at several places and sizes: the number of
+  drawings, not of pictures, says how much variety a concept has.
+- **Held out means the concept** and whatever shares a word or a picture with it, or is a kind of
+  it where the general one has few kinds here. More distant kin (an owl, where other birds were
+  trained on) is on both sides, and so are the artists' styles.
+- OpenMoji's drawings are among these pictures, and the quickstart measures on them: a model
+  trained here has seen most of what the quickstart holds out.
 """
 
 
@@ -88,8 +93,8 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> str:
     lines += [
         "",
         f"Grounds: {shares}. {n_photographs} pictures are crops of photographs of a thing. "
-        f"Captions have {words:.0f} words on average. Held-out pictures have photographs as grounds "
-        "that no picture in training has.",
+        f"Captions have {words:.0f} words on average. Held-out pictures have photographs as "
+        "grounds that no picture in training has.",
         "",
     ]
     return "\n".join(lines)
@@ -137,8 +142,8 @@ def _sources(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
         f"| {name} (PyPI) | {metadata.version(name)} | CC BY-SA 4.0 | emoji, one drawing of each "
         f"| {drawings[name]} | {counts[name]} |",
         "",
-        "The pictures are derived works of these; keep them to yourself or share them alike, with the authors "
-        "named. The repository holds none of them.",
+        "The pictures are derived works of these: whoever shares them names the authors and shares "
+        "them alike. The repository holds none of them.",
         "",
     ]
     return "\n".join(lines)
@@ -147,10 +152,10 @@ def _sources(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
 def _labels(record: Mapping[str, Any]) -> str:
     how = record["drawings"]
     words = {
-        "by-hand": "a person decided the sense",
+        "by-hand": "the sense was decided by hand (`senses.txt`)",
         "one-sense": "the whole title has one visible sense",
         "keywords": "keywords and folder chose one of several",
-        "dropped": "a person decided to leave it out",
+        "dropped": "left out by hand",
         "ambiguous": "several senses, none chosen: left out",
         "unsure": "only a part of the title has a sense: left out",
         "unknown": "WordNet lacks it: left out",
@@ -160,25 +165,28 @@ def _labels(record: Mapping[str, Any]) -> str:
     faults = ", ".join(f"{count} {name}" for name, count in sorted(record["renderings"].items()))
     lines += [
         "",
-        f"Of those with a sense: {faults} (`thin`: lines without a body; `full`: with a background of "
-        f"their own; `faint`, `small`, `empty`: nothing to see). {record['near_duplicates_dropped']} near-duplicates of "
-        "another drawing of the same concept were dropped.",
+        f"Of those with a sense: {faults} (`thin`: lines without a body; `full`: with a "
+        "background of their own; `faint`, `small`, `empty`: nothing to see). "
+        f"{record['near_duplicates_dropped']} near-duplicates of another drawing of the same "
+        "concept were dropped.",
         "",
     ]
     return "\n".join(lines)
 
 
 def _by_eye() -> str:
-    """What a person found who looked at a random sample: ``checked.csv``."""
+    """What was found by looking at a random sample: ``checked.csv``."""
     file = resources.files("robustzs_training.study.data") / "checked.csv"
     if not file.is_file():
         return ""
     checked = list(csv.DictReader(file.read_text("utf-8").splitlines()))
     wrong = [row for row in checked if row["verdict"] != "right"]
     notes = "; ".join(f"{row['title']}: {row['note']}" for row in wrong) or "none"
+    share = len(wrong) / max(1, len(checked))
     return (
-        f"## By eye\n\n{len(checked)} labels, drawn at random, were looked at: {len(wrong)} are wrong or doubtful "
-        f"({len(wrong) / max(1, len(checked)):.0%}): {notes}. Rows: `checked.csv` beside the code.\n"
+        f"## By eye\n\n{len(checked)} labels, drawn at random, were looked at on their pictures: "
+        f"{len(wrong)} were wrong ({share:.0%}): {notes}. These were mended afterwards, others "
+        "like them were not found. Rows: `checked.csv` beside the code.\n"
     )
 
 

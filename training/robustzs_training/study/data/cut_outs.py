@@ -75,8 +75,8 @@ def _look(drawing: Drawing, folder: Path) -> Look:
     stem = hashlib.sha256(f"{_VERSION} {drawing.key}".encode()).hexdigest()[:20]
     stored = folder / f"{stem}.json"
     if stored.is_file():
-        found = json.loads(stored.read_text("utf-8"))
-        return Look(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+        found: dict[str, Any] = json.loads(stored.read_text("utf-8"))
+        return Look(**{**found, "colors": tuple(found["colors"]), "cells": tuple(found["cells"])})
     cut_out = render(drawing)
     if cut_out.image is None:
         look = Look(key=drawing.key, fault=cut_out.fault or "unreadable")

@@ -1,6 +1,6 @@
 """What a thing is put on: photographs, photographed surfaces, plain colours, generated textures.
 
-Photographs were looked at by a person, who wrote what they show (``photographs.txt``). One in four
+What photographs show was written by hand, looking at them (``photographs.txt``). One in four
 photographs and surfaces is kept for the held-out pictures, so that these share no ground with the
 pictures that are trained on.
 """
@@ -14,6 +14,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -212,9 +213,14 @@ def draw_ground(
         return Ground(shows=shows, kind=kind, key=f"texture-{shows}"), picture
     fitting = [p for p in photographs if p.kind == kind]
     chosen = fitting[int(generator.integers(len(fitting)))]
-    with Image.open(path_of(chosen, folder)) as opened:
-        picture = random_crop(opened.convert("RGB"), (0.4, 1.0), size, generator)
+    picture = random_crop(_kept(path_of(chosen, folder)), (0.4, 1.0), size, generator)
     return Ground(shows=chosen.shows, kind=kind, key=chosen.key), picture
+
+
+@lru_cache(maxsize=128)
+def _kept(path: Path) -> Image.Image:
+    with Image.open(path) as opened:
+        return opened.convert("RGB")
 
 
 def random_crop(

@@ -1,6 +1,6 @@
 """From an author's words to a WordNet sense, or to the reason why there is none.
 
-A picture gets a label only when its sense is sure: a person decided it (``senses.txt``), or its
+A picture gets a label only when its sense is sure: it was decided by hand (``senses.txt``), or its
 title as a whole has one sense that a picture can show, or its keywords and folder name exactly one
 of several (``bat`` beside ``sport``). Everything else is ``ambiguous``, ``unsure`` (only the end of
 a title has a sense, and no keyword supports it) or ``unknown``, and is not used: a wrong label is
@@ -47,7 +47,7 @@ def hand_senses() -> Mapping[str, str | None]:
     text = (resources.files("robustzs_training.study.data") / "senses.txt").read_text("utf-8")
     found: dict[str, str | None] = {}
     for line in text.splitlines():
-        head, _, rest = line.partition("#")
+        head, _, _comment = line.partition("#")
         if "=" in head:
             key, _, wnid = head.rpartition("=")
             found[key.strip()] = None if wnid.strip() == "-" else wnid.strip()

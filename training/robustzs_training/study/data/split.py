@@ -2,7 +2,8 @@
 
 Concepts (synsets) that could tell of each other stand on the same side:
 
-* those that share a word (all senses of *mouse*), or are shown by near-duplicate drawings;
+* those that share a word (all senses of *mouse*), or whose name holds the other's (*coffee table*
+  and *table*), or that are shown by near-duplicate drawings;
 * those of one title's drawings, since the author meant one thing;
 * one that is a kind of the other, when the general one has few kinds here (*poodle* and *dog*, but
   not *owl* and *bird*).
@@ -13,6 +14,7 @@ Sides are drawn for such groups, by the digest of a name, so that they stay when
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -64,6 +66,10 @@ def group_concepts(wnids: Iterable[str], alike: Iterable[Sequence[str]]) -> dict
     for wnid in names:
         for lemma in index.get(wnid).lemmas:
             groups.join(by_word.setdefault(lemma.lower(), wnid), wnid)
+    for word, wnid in by_word.items():
+        for part in _parts(word):
+            if part in by_word:
+                groups.join(by_word[part], wnid)
     for some in alike:
         for other in some[1:]:
             groups.join(some[0], other)
@@ -72,6 +78,13 @@ def group_concepts(wnids: Iterable[str], alike: Iterable[Sequence[str]]) -> dict
             for kind in kinds:
                 groups.join(general, kind)
     return groups.members()
+
+
+def _parts(word: str) -> list[str]:
+    """``coffee table`` -> ``coffee``, ``table``: runs of words, shorter than all."""
+    words = re.split(r"[ \-]", word)
+    runs = range(1, len(words))
+    return [" ".join(words[i : i + n]) for n in runs for i in range(len(words) - n + 1)]
 
 
 def _kinds(names: Sequence[str]) -> dict[str, list[str]]:
