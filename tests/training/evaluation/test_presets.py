@@ -84,9 +84,32 @@ def test_every_attack_of_a_preset_can_be_built() -> None:
                     n_steps=setting.n_steps,
                     n_restarts=setting.n_restarts,
                     step_size=None if setting.step_size is None else parse_size(setting.step_size),
+                    momentum=setting.momentum,
+                    rescale=setting.rescale,
                     ensemble=setting.ensemble or "fare",
                 )
                 assert attack.name == setting.name
+
+
+@pytest.mark.parametrize(
+    ("name", "n_steps", "eps"), [("qt-aft", 10, "4/255"), ("tecoa", 100, "1/255")]
+)
+def test_pgd_of_papers_has_no_momentum_and_sees_logits_as_deployed(
+    name: str, n_steps: int, eps: str
+) -> None:
+    (setting,) = [each for each in get_preset(name).attacks if each.name == "pgd"]
+    attack = build_attack(
+        "pgd",
+        ThreatModel.parse(eps),
+        n_steps=setting.n_steps,
+        step_size=parse_size(setting.step_size or ""),
+        momentum=setting.momentum,
+        rescale=setting.rescale,
+    )
+    assert setting.eps == (eps,)
+    wanted = {"n_steps": n_steps, "step_size": "1/255", "momentum": 0.0, "logits": "as deployed"}
+    assert {key: attack.protocol[key] for key in wanted} == wanted
+    assert build_attack("pgd", ThreatModel.parse(eps)).protocol["momentum"] == 0.9
 
 
 def test_names_of_presets() -> None:

@@ -157,6 +157,8 @@ def _preset_sets(request: EvaluateRequest, preset: Preset, stage: Stage) -> Iter
             n_steps=setting.n_steps,
             n_restarts=setting.n_restarts,
             step_size=None if setting.step_size is None else parse_size(setting.step_size),
+            momentum=setting.momentum,
+            rescale=setting.rescale,
             ensemble=setting.ensemble or "fare",
         )
         for setting in preset.attacks

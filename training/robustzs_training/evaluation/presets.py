@@ -54,6 +54,8 @@ class AttackSetting:
         eps: Radii, Linf, as people write them.
         n_steps: Iterations.
         step_size: Of PGD; ``None`` where the attack chooses.
+        momentum: Of PGD, likewise.
+        rescale: Whether the attack sees logits scaled to one gap, or as deployed, as authors did.
         n_restarts: ``None``: as the ensemble says, else one.
         ensemble: Members of ``autoattack``; two labels leave apgd-ce alone.
         verdict: Whether the paper's robust accuracy is this attack's.
@@ -63,6 +65,8 @@ class AttackSetting:
     eps: tuple[str, ...]
     n_steps: int
     step_size: str | None = None
+    momentum: float | None = None
+    rescale: bool = True
     n_restarts: int | None = None
     ensemble: Literal["fare", "qt-aft"] | None = None
     verdict: bool = True
@@ -176,7 +180,15 @@ PRESETS = {
         resize="256-bilinear",
         attacks=(
             AttackSetting(name="autoattack", eps=("4/255",), n_steps=100, ensemble="qt-aft"),
-            AttackSetting(name="pgd", eps=("4/255",), n_steps=10, step_size="1/255", verdict=False),
+            AttackSetting(
+                name="pgd",
+                eps=("4/255",),
+                n_steps=10,
+                step_size="1/255",
+                momentum=0.0,
+                rescale=False,
+                verdict=False,
+            ),
         ),
         notes=(
             "the code loads 19 sets, 18 without ImageNet; the paper names 16 zero-shot sets and "
@@ -197,7 +209,14 @@ PRESETS = {
         names="tecoa",
         resize="256-bilinear",
         attacks=(
-            AttackSetting(name="pgd", eps=("1/255",), n_steps=100, step_size="1/255"),
+            AttackSetting(
+                name="pgd",
+                eps=("1/255",),
+                n_steps=100,
+                step_size="1/255",
+                momentum=0.0,
+                rescale=False,
+            ),
             AttackSetting(
                 name="autoattack",
                 eps=("1/255",),

@@ -44,6 +44,8 @@ class AttackPlan:
     n_steps: int | None = None
     n_restarts: int | None = None
     step_size: float | None = None
+    momentum: float | None = None
+    rescale: bool = True
     n_queries: int = 5000
     ensemble: Ensemble = "fare"
     captions: Path | None = None
@@ -229,6 +231,8 @@ def _trials(stage: Stage, exhibit: Exhibit, targets: Sequence[Target]) -> list[T
                 n_steps=plan.n_steps,
                 n_restarts=plan.n_restarts,
                 step_size=plan.step_size,
+                momentum=plan.momentum,
+                rescale=plan.rescale,
                 n_queries=plan.n_queries,
                 seed=stage.seed,
                 ensemble=plan.ensemble,

@@ -15,7 +15,7 @@ from robustzs_training.evaluation.attacks.indirect import (
     FeatureAttack,
     PromptAttack,
 )
-from robustzs_training.evaluation.attacks.stepwise import PgdAttack
+from robustzs_training.evaluation.attacks.stepwise import MOMENTUM, PgdAttack
 from robustzs_training.evaluation.attacks.white_box import ApgdAttack
 from robustzs_training.evaluation.base import Attack
 
@@ -43,6 +43,7 @@ class _Options:
     n_steps: int | None
     n_restarts: int | None
     step_size: float | None
+    momentum: float | None
     n_queries: int
     seed: int
     rescale: bool
@@ -65,6 +66,7 @@ def build_attack(
     n_steps: int | None = None,
     n_restarts: int | None = None,
     step_size: float | None = None,
+    momentum: float | None = None,
     n_queries: int = 5000,
     seed: int = 0,
     rescale: bool = True,
@@ -80,6 +82,7 @@ def build_attack(
         n_steps: Of iterative attacks; ``None``: 100, and 10 for ``pgd`` and ``cw``.
         n_restarts: ``None``: 1, and what an ensemble says.
         step_size: Of ``pgd`` and ``cw``; ``None``: a quarter of the radius.
+        momentum: Of ``pgd`` and ``cw``, in [0, 1); ``None``: 0.9, as in training.
         n_queries: Of ``square``, also in the ensemble ``standard``.
         seed: Of all randomness.
         rescale: See ``ApgdAttack``; ``False`` shows attacks the logits as deployed.
@@ -103,8 +106,8 @@ def build_attack(
         raise UsageError(f"unknown attack {name!r}", hint=f"choose from {', '.join(ATTACKS)}")
     return _MAKERS[name](
         _Options(
-            threat, n_steps, n_restarts, step_size, n_queries, seed, rescale, ensemble, captions,
-            prompts,
+            threat, n_steps, n_restarts, step_size, momentum, n_queries, seed, rescale, ensemble,
+            captions, prompts,
         )
     )  # fmt: skip
 
@@ -169,6 +172,7 @@ def _pgd(options: _Options, name: str) -> PgdAttack:
         threat=options.threat,
         n_steps=options.steps(10),
         step_size=options.step_size,
+        momentum=MOMENTUM if options.momentum is None else options.momentum,
         n_restarts=options.restarts,
         seed=options.seed,
         rescale=options.rescale,

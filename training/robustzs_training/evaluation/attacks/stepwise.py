@@ -30,6 +30,8 @@ from robustzs_training.evaluation.attacks.view import (
 from robustzs_training.evaluation.attacks.white_box import described, scaling
 from robustzs_training.evaluation.base import Proposal, Victim
 
+MOMENTUM = 0.9
+"""Of our training's PGD."""
 _SALT = {"pgd": 10_000, "cw": 11_000}
 
 
@@ -43,7 +45,8 @@ class PgdAttack:
         n_steps: How many.
         step_size: In pixels in [0, 1]; ``None``: a quarter of the radius, as 1/255 at 4/255.
         n_restarts: Runs, each judged.
-        momentum: Share of the last direction; 0.9 in FARE and QT-AFT.
+        momentum: Share of the last direction; 0.9 where FARE and QT-AFT train, none where QT-AFT
+            and TeCoA measure.
         seed: Of starting points.
         rescale: As in ``ApgdAttack``.
     """
@@ -53,7 +56,7 @@ class PgdAttack:
     n_steps: int = 10
     step_size: float | None = None
     n_restarts: int = 1
-    momentum: float = 0.9
+    momentum: float = MOMENTUM
     seed: int = 0
     rescale: bool = True
 
