@@ -142,7 +142,13 @@ WriteCardOption = Annotated[
 FormatOption = Annotated[EvaluateFormat, typer.Option("--format", "-f", help="On stdout.")]
 
 
+_OF_A_PRESET = (
+    *("eps", "attack", "ensemble", "labels", "templates", "resolution", "captions", "prompts"),
+)
+
+
 def evaluate(
+    context: typer.Context,
     model: ModelOption = "robustzs-lite",
     data: DataOption = None,
     eps: EpsOption = "1/255,2/255",
@@ -201,6 +207,8 @@ def evaluate(
     do not trust are not published: the exit code is 1, and the card says why.
     docs/evaluation.md tells the rest.
     """  # noqa: D301
+    if preset is not None:
+        _check_preset(context, precision)
     try:
         from robustzs_training.evaluation.evaluate_command import run_evaluate
         from robustzs_training.evaluation.request import (
@@ -246,6 +254,21 @@ def evaluate(
         write_card=write_card,
     )
     _conclude(run_evaluate(request, say=_say, progress=status), output_format)
+
+
+def _check_preset(context: typer.Context, precision: str | None) -> None:
+    """Refuse options that a preset decides, rather than leave them without effect."""
+    decided = _OF_A_PRESET if precision else (*_OF_A_PRESET, "steps", "queries")
+    given = []
+    for name in decided:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given.append(f"--{name}")
+    if given:
+        raise UsageError(
+            f"a preset has its own {', '.join(given)}",
+            hint="leave --preset away, or what it decides",
+        )
 
 
 def _say(line: str) -> None:

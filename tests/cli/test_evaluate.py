@@ -62,6 +62,8 @@ def test_without_torch_the_extra_is_named() -> None:
         (["--data", "x", "--attack", "autoattack,wish"], "unknown attack 'wish'"),
         (["--data", "x", "--attack", ","], "no attack is named"),
         (["--data", "x", "--preset", "fare"], "its own pictures"),
+        (["--preset", "fare", "--eps", "4/255", "--steps", "5"], "its own --eps, --steps"),
+        (["--preset", "fare"], "--root DIR"),
         (["--data", "x", "--max-minutes", "0"], "max-minutes"),
         (["--data", "x", "--device", "abacus"], "cpu, cuda"),
         (["--data", "x", "--model", "no-such-model"], "no model"),
