@@ -13,6 +13,8 @@ from robustzs.bundle.store import Bundle
 from robustzs.cards.schema import Card
 from robustzs.classifier import Classifier
 from robustzs.errors import HierarchyError
+from robustzs.hierarchy.noun_index import NounIndex
+from robustzs.labels import LabelSet
 from robustzs.metrics.curves import risk_coverage
 from robustzs.threat import format_size
 from robustzs_training.evaluation.hierarchical.scores import FLAT, Scores
@@ -57,7 +59,7 @@ def _examples(bundle: Bundle, scene: Scene, measurement: Measurement) -> list[Ex
         return [
             Example(
                 key=str(scene.images.keys[row]),
-                truth=str(scene.images.truth[row]),
+                truth=_in_words(str(scene.images.truth[row]), scene.images.labels),
                 clean=np.moveaxis(clean, 0, -1),
                 adversarial=np.moveaxis(adversarial, 0, -1),
                 clean_path=_path(classifier, clean),
@@ -68,6 +70,15 @@ def _examples(bundle: Bundle, scene: Scene, measurement: Measurement) -> list[Ex
             )
             for row, attack, eps, clean, adversarial in found
         ]
+
+
+def _in_words(truth: str, labels: LabelSet) -> str:
+    """What a picture shows, for people: a label's name, or that of a sense above the labels."""
+    names = {label.id: label.name for label in labels}
+    if truth in names:
+        return names[truth]
+    index = NounIndex.load()
+    return index.get(truth).lemmas[0] if truth in index else truth
 
 
 def _turned(

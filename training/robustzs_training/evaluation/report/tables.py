@@ -201,7 +201,7 @@ def _tree_order(row: Result) -> tuple[object, ...]:
         parse_size(row.eps),
         row.attack,
         -1 if row.attacked_depth is None else row.attacked_depth,
-        row.attacked_meaning,
+        get_args(Meaning).index(row.attacked_meaning),
         get_args(Meaning).index(row.meaning),
         -1 if row.depth is None else row.depth,
     )
