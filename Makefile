@@ -11,7 +11,8 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page soak fuzz-service clean
+        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page \
+        test-triton benchmark-triton soak fuzz-service clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +27,7 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,train,evaluate,wandb,wordnet,dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[cpu,serve,triton,train,evaluate,wandb,wordnet,dev]"
 	@touch $@ $(VENV)/.installed-demo
 
 install: $(VENV)/.installed-demo  ## Install the classifier and its CLI into .venv
@@ -66,6 +67,25 @@ test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built 
 test-page: $(VENV)/.installed-dev  ## The page in headless Chromium (apt install chromium, or CHROMIUM=PATH)
 	$(PIP) install --quiet -c constraints.txt playwright
 	$(PYTEST) -m page
+
+# nvidia-pytriton carries a tritonserver with its python backend. It asks for numpy 1; what its numpy
+# 2 trap is, and how the tests go around it, is in tests/triton/model.py.
+TRITON := $(VENV)-triton
+$(TRITON)/.installed:
+	$(PYTHON) -m venv $(TRITON)
+	$(TRITON)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps nvidia-pytriton==0.7.0
+	$(TRITON)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt numpy onnxruntime 2>/dev/null
+	cd $(TRITON)/lib/python3.*/site-packages/pytriton/tritonserver && \
+	  cp python_backend_stubs/$$($(CURDIR)/$(TRITON)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/triton_python_backend_stub backends/python/
+	@touch $@
+
+# The service's end-to-end tests run on it, too: the same tests, the model elsewhere.
+test-triton: $(VENV)/.installed-dev $(TRITON)/.installed  ## A real Triton server: the contract, the service on it, a crash under load
+	ROBUSTZS_TRITON_VENV=$(CURDIR)/$(TRITON) $(PYTEST) -m "triton" tests/backends tests/triton
+	ROBUSTZS_TRITON_VENV=$(CURDIR)/$(TRITON) $(BIN)/python -m tests.triton.run $(PYTEST) -m "not triton" tests/serving/e2e
+
+benchmark-triton: $(VENV)/.installed-dev $(TRITON)/.installed  ## What a request costs through Triton, beside ONNX Runtime in this process
+	ROBUSTZS_TRITON_VENV=$(CURDIR)/$(TRITON) $(BIN)/python -m benchmarks.triton_cost
 
 test-service: $(VENV)/.installed-dev  ## The service's tests, stops, kills and slow clients included (half an hour)
 	$(PYTEST) -m "not gpu" tests/serving
