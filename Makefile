@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation second-opinion lite wheel bento test-service test-bento test-page \
+        benchmark-training benchmark-evaluation benchmark-service second-opinion lite wheel bento test-service test-bento test-page \
         test-triton benchmark-triton soak fuzz-service clean
 
 help:  ## Show this help
@@ -153,6 +153,15 @@ benchmark-training: $(VENV)/.installed-dev  ## One training step, and how it gro
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-32 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-16 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.growth
+
+# infinity_emb wants other versions of torch and numpy: it gets an environment of its own.
+INFINITY := $(VENV)-infinity
+benchmark-service: $(VENV)/.installed-dev  ## `robustzs serve` under load, against the bare work, a plain server and infinity (apt install wrk; 15 minutes)
+	$(PIP) install --quiet -c constraints.txt fastapi
+	test -x $(INFINITY)/bin/infinity_emb || ($(PYTHON) -m venv $(INFINITY) && \
+	  $(INFINITY)/bin/python -m pip --disable-pip-version-check install --quiet "infinity_emb[torch,server,vision]==0.0.78" aiohttp)
+	test -d build/benchmark-vit/hf || $(BIN)/python -m benchmarks.service.vit build/benchmark-vit
+	$(BIN)/python -m benchmarks.service.compare --infinity $(INFINITY) --vit build/benchmark-vit
 
 benchmark-evaluation: $(VENV)/.installed-dev  ## `robustzs evaluate` against the plain loop over the same attacks (apt install dataset-fashion-mnist)
 	$(BIN)/python -m benchmarks.evaluation_cost

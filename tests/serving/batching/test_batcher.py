@@ -250,6 +250,63 @@ def test_closing_drains_or_refuses() -> None:
     assert all(isinstance(one, ShuttingDownError) for one in rest)
 
 
+def test_so_many_run_at_once_and_no_more() -> None:
+    tower = Tower()
+
+    async def submit(batcher: Batcher) -> list[Features]:
+        tower.gate.clear()
+        rows = []
+        for value in range(4):
+            rows.append(asyncio.ensure_future(batcher.submit(row(value), deadline=soon())))
+            await asyncio.sleep(0.1)
+        assert tower.shapes == [1, 1]  # two run, the other two wait together
+        tower.gate.set()
+        return await asyncio.gather(*rows)
+
+    features = with_batcher(submit, tower, in_flight=2, wait_seconds=0.0)
+    assert [vector[0] for vector in features] == [0, 1, 2, 3]
+    assert tower.shapes == [1, 1, 2]
+    assert len(tower.threads) == 2
+
+
+def test_runs_at_once_do_not_mix_their_rows_and_poison_stays_alone() -> None:
+    async def submit(batcher: Batcher) -> list[Features | BaseException]:
+        async def one(value: int) -> Features:
+            await asyncio.sleep(value % 7 / 1000)
+            return await batcher.submit(row(value), deadline=soon())
+
+        return await asyncio.gather(*map(one, range(200)), return_exceptions=True)
+
+    answers = with_batcher(submit, Tower(), in_flight=3, max_rows=4, buckets=(1, 2, 4))
+    for value, answer in enumerate(answers):
+        if value == POISON:
+            assert isinstance(answer, InferenceError)
+        else:
+            assert not isinstance(answer, BaseException)
+            assert list(answer) == [value, value + 1]
+
+
+def test_closing_waits_for_every_run() -> None:
+    tower = Tower()
+
+    async def close() -> list[Features]:
+        batcher = Batcher(tower, shape=SHAPE, in_flight=2, wait_seconds=0.0)
+        tower.gate.clear()
+        rows = []
+        for value in range(2):
+            rows.append(asyncio.ensure_future(batcher.submit(row(value), deadline=soon())))
+            await asyncio.sleep(0.1)
+        closing = asyncio.ensure_future(batcher.close())
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+        tower.gate.set()
+        await closing
+        assert all(one.done() for one in rows)
+        return [one.result() for one in rows]
+
+    assert [vector[0] for vector in asyncio.run(close())] == [0, 1]
+
+
 def test_warming_runs_every_shape_on_black() -> None:
     tower = Tower()
 
@@ -264,6 +321,7 @@ def test_warming_runs_every_shape_on_black() -> None:
     "options",
     [
         {"max_rows": 0},
+        {"in_flight": 0},
         {"queue_rows": 0},
         {"wait_seconds": float("nan")},
         {"buckets": ()},
