@@ -25,8 +25,9 @@ from robustzs.backends.triton.target import Address, TritonTarget
 from robustzs.errors import BackendUnavailableError, InferenceError, MissingExtraError
 
 _MAX_MESSAGE = 2**31 - 1
-# A server that comes back is found at once: gRPC would wait up to two minutes.
-_RECONNECT_MS = (100, 1_000)
+# A server that comes back is found at once: gRPC would wait up to two minutes. "min" is the time
+# that one attempt to connect may take; with less, a busy server is never reached.
+_RECONNECT_MS = {"initial": 100, "min": 3_000, "max": 1_000}
 _KEEPALIVE_MS = (20_000, 5_000)
 
 Document = dict[str, Any]
@@ -74,8 +75,6 @@ class GrpcTransport:
     def __init__(self, address: Address, target: TritonTarget) -> None:
         self._module = _load("grpc")
         self._where = str(address)
-        names = ("initial", "min", "max")
-        waits = (_RECONNECT_MS[0], _RECONNECT_MS[0], _RECONNECT_MS[1])
         with _errors(self._where, "the connection"):
             self._client = self._module.InferenceServerClient(
                 address.place,
@@ -91,7 +90,7 @@ class GrpcTransport:
                     ("grpc.use_local_subchannel_pool", 1),
                     *(
                         (f"grpc.{name}_reconnect_backoff_ms", wait)
-                        for name, wait in zip(names, waits, strict=True)
+                        for name, wait in _RECONNECT_MS.items()
                     ),
                 ],
             )
