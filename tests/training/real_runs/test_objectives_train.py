@@ -49,7 +49,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "tecoa": _LABELLED,
     "pmg-aft": (*_LABELLED, "schedule.steps=110", "objective.kl_reduction=batchmean"),
     "tga-zsr": (*_LABELLED, "schedule.steps=110"),
-    "agft": (*_SMALL_BALL, "schedule.steps=150", "optimizer.lr=1.5e-4"),
+    "agft": (*_LABELLED, "schedule.steps=110"),
     "qt-aft": (*_CAPTIONED, "objective.caption_weight=1000"),
     # At the usual scale of distances, pictures that all lie far from all texts are brought near
     # first, and the tower died of it at 2.5e-4 and 5e-4.
