@@ -74,7 +74,7 @@ def sends(
 ) -> Case:
     """Any JSON document, anywhere; bytes and callables are sent as they are."""
     as_it_is = isinstance(document, bytes) or callable(document)
-    content = document if as_it_is else json.dumps(document).encode()
+    content = document if as_it_is else lambda: json.dumps(document).encode()
     return Case(name, status, code, content, method, path, (*JSON, *headers), param=param)
 
 

@@ -152,7 +152,7 @@ def _forms() -> Iterator[Case]:
         yield form(
             f"form: {name}",
             400,
-            code[0],
+            code,
             start + head + b"\r\n" + picture() + b"\r\n" + labels + END,
         )
     for name in (
@@ -161,7 +161,7 @@ def _forms() -> Iterator[Case]:
         "IMAGE",
         "image\r\nX: y",
         "../image",
-        "a" * 4000,
+        "a" * 5000,
         "image[]",
         "\ud800",
     ):

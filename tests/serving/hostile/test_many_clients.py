@@ -31,7 +31,11 @@ def test_two_hundred_clients_a_tenth_of_them_poison(
     serve: Callable[..., Service], tiny_bundle: Path
 ) -> None:
     # Patient: on a busy machine two hundred clients in one process are slow ones.
-    service = serve(ROBUSTZS_BODY_GRACE_SECONDS="60")
+    service = serve(
+        ROBUSTZS_BODY_GRACE_SECONDS="60",
+        ROBUSTZS_HEADER_SECONDS="60",
+        ROBUSTZS_KEEP_ALIVE_SECONDS="60",
+    )
     colours = sorted(COLOURS)
     classifier = Classifier.load(tiny_bundle, labels=LABELS)
     local = {
