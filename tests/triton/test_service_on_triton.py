@@ -159,7 +159,7 @@ def test_a_service_waits_for_its_triton(
 ) -> None:
     own_triton.kill()
     service = serve_on(own_triton.grpc, wait=False)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while "worker ready" not in service.text():
         assert time.monotonic() < until, service.text()
         time.sleep(0.2)
