@@ -31,7 +31,7 @@ def test_the_page_is_made_from_the_settings() -> None:
 def test_every_field_is_described() -> None:
     for model in (Limits, Batching, ServiceSettings):
         for name, field in model.model_fields.items():
-            assert field.description or name in ("limits", "batching"), name
+            assert field.description or name in ("limits", "batching", "triton"), name
 
 
 def test_values_of_every_kind_are_read() -> None:
