@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from robustzs import Classifier
 from tests.factories import COLOURS
@@ -27,6 +28,7 @@ POISON = [
 ]
 
 
+@pytest.mark.slow
 def test_two_hundred_clients_a_tenth_of_them_poison(
     serve: Callable[..., Service], tiny_bundle: Path
 ) -> None:
