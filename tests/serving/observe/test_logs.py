@@ -84,6 +84,7 @@ def test_every_logger_writes_in_one_form_with_the_request_id(
 ) -> None:
     foreign = logging.getLogger("uvicorn.error")
     foreign.addHandler(logging.StreamHandler(sys.stderr))
+    foreign.setLevel(logging.NOTSET)  # servers of other tests made it quiet
     configure_logging("json")
     with request_context("abc123"):
         assert current_request_id() == "abc123"
