@@ -60,7 +60,7 @@ WHEEL_TESTS := tests/backends tests/calibration tests/cards tests/classifier tes
 test-wheel: $(VENV)/.installed-dev wheel  ## The core's tests against the built wheel, in a fresh .venv-wheel without torch
 	rm -rf $(VENV)-wheel build/wheel-tests && $(PYTHON) -m venv $(VENV)-wheel && mkdir -p build/wheel-tests
 	$(VENV)-wheel/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
-	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx openapi-spec-validator pytest pytest-timeout trustme
+	  "$$(ls dist/*.whl)[cpu,serve,wordnet]" hypothesis jsonschema onnx openapi-spec-validator pytest pytest-timeout scikit-image trustme
 	cp -r tests examples docs pyproject.toml build/wheel-tests
 	cd build/wheel-tests && $(CURDIR)/$(VENV)-wheel/bin/python -m pytest -m $(FAST) $(WHEEL_TESTS)
 
