@@ -16,7 +16,6 @@ from robustzs_training.objectives import Batch, LossTerms
 from robustzs_training.objectives.tecoa import ClassObjective
 from robustzs_training.objectives.terms import kl_divergence
 from robustzs_training.request import TrainRequest
-from torch.nn import functional as F
 
 
 class Trades(ClassObjective):
@@ -30,10 +29,10 @@ class Trades(ClassObjective):
         return kl_divergence(batch.constant("clean"), logits, "batchmean")
 
     def loss(self, batch: Batch, perturbed: Tensors) -> LossTerms:
-        clean = self.logits(self.model.image_features(batch.pixels))
-        logits = self.logits(self.model.image_features(perturbed["pixels"]))
-        kl = kl_divergence(clean, logits, "batchmean")
-        return LossTerms.of(ce=F.cross_entropy(clean, batch.labels), kl=6.0 * kl)
+        clean = self.model.image_features(batch.pixels)
+        attacked = self.model.image_features(perturbed["pixels"])
+        kl = kl_divergence(self.logits(clean), self.logits(attacked), "batchmean")
+        return LossTerms.of(ce=self.cross_entropy(batch, clean), kl=6.0 * kl)
 
 
 if __name__ == "__main__":

@@ -278,6 +278,26 @@ def test_another_image_s_caption_is_right_only_where_it_is_the_same() -> None:
     assert is_right(torch.zeros(4, EMBED_DIM)) == [True, False, False, False], "a dead tower"
 
 
+def test_a_caption_that_is_also_an_image_s_own_may_be_left_out_of_its_contrast() -> None:
+    model = make_adapter()
+    captions = torch.eye(3, EMBED_DIM)[[0, 1, 1, 2]]
+    images = torch.randn(4, EMBED_DIM, generator=torch.Generator().manual_seed(5))
+    batch = Batch(pixels=make_pixels(4), caption_features=captions)
+    found = {}
+    for mask in (False, True):
+        objective = QtAft(model, mask_equal_captions=mask)
+        found[mask] = objective.terms(objective.prepare(batch), images)["image_to_caption"].item()
+    rows = derived.logits(derived.array(images), derived.array(captions), 1 / 0.07)
+    kept = [([0, 1, 2, 3], 0), ([0, 1, 3], 1), ([0, 2, 3], 1), ([0, 1, 2, 3], 3)]
+    of_each = [
+        derived.cross_entropy(rows[i : i + 1, columns], [own])
+        for i, (columns, own) in enumerate(kept)
+    ]
+    assert found[True] == pytest.approx(10.0 * sum(of_each) / 4, rel=1e-5)
+    assert found[False] == pytest.approx(10.0 * derived.cross_entropy(rows, [0, 1, 2, 3]), rel=1e-5)
+    assert found[True] < found[False]
+
+
 def test_misuse_is_named() -> None:
     model = make_adapter()
     classes = model.class_features(make_tokens(3)[:, None])

@@ -41,6 +41,9 @@ class QtAft(Objective):
         model: The model as it is before training; its image tower trains.
         caption_weight: Weight of the contrast with captions.
         initial_logit_scale: ``s`` at the start. The checkpoint's own scale is not touched.
+        mask_equal_captions: Leave another image's caption out of an image's contrast where it is
+            the same as its own, as captions made of class names often are. The authors' code
+            pushes an image away from such a caption.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class QtAft(Objective):
         *,
         caption_weight: float = 10.0,
         initial_logit_scale: float = INITIAL_LOGIT_SCALE,
+        mask_equal_captions: bool = False,
     ) -> None:
         super().__init__(model)
         self.reference = model.frozen_image_encoder()
         # The text projection trains in combinations; captions stay where the original put them.
         self.caption_projection = model.frozen_text_projection()
         self.caption_weight = caption_weight
+        self.mask_equal_captions = mask_equal_captions
         self.log_logit_scale = nn.Parameter(torch.tensor(math.log(initial_logit_scale)))
         self.select_trainable_()
 
@@ -84,7 +89,12 @@ class QtAft(Objective):
         """Logits ``[B, W * B]`` over the captions of all processes, and each image's column."""
         captions = batch.constant("captions")
         logits = cosine_logits(image_features, captions, self.log_logit_scale.exp())
-        return logits, torch.arange(len(logits), device=logits.device) + rank() * len(logits)
+        own = torch.arange(len(logits), device=logits.device) + rank() * len(logits)
+        if self.mask_equal_captions:
+            same = (captions[own][:, None] == captions[None]).all(dim=2)
+            same[torch.arange(len(own), device=own.device), own] = False
+            logits = logits.masked_fill(same, -torch.inf)
+        return logits, own
 
     def choices(
         self, batch: Batch, image_features: torch.Tensor
