@@ -63,8 +63,14 @@ def test_the_image_encoder_is_configured_to_reject_in_time(bundle: Bundle, tmp_p
     (group,) = config.instance_group
     assert (group.kind, group.count) == (group.KIND_GPU, 2)
     (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
-    assert cuda.parameters["use_tf32"] == "0"
+    assert dict(cuda.parameters) == {
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+    }
     settings = {key: value.string_value for key, value in config.parameters.items()}
+    # the backend reads these numbers over the words above, as soon as there is any parameter
+    assert settings["arena_extend_strategy"] == settings["cudnn_conv_algo_search"] == "1"
     assert settings["intra_op_thread_count"] == "3"
     assert settings["enable_mem_pattern"] == "0"
     assert settings[contract.BUNDLE] == bundle.digest
@@ -80,6 +86,7 @@ def test_on_the_cpu_nothing_of_cuda_is_named(bundle: Bundle, tmp_path: Path) -> 
             config.instance_group[0].KIND_CPU
         ]
         assert not config.optimization.execution_accelerators.gpu_execution_accelerator
+        assert not {"arena_extend_strategy", "cudnn_conv_algo_search"} & set(config.parameters)
 
 
 def test_the_stand_in_differs_in_the_backend_alone(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ What is set and why (measured settings: those of ``robustzs.backends.onnx``):
   waits longer, or finds ``max_queue`` before it, is rejected: a client that is told so in time asks
   another server, or later. A client may ask for less time, not for more.
 - No memory pattern: it is planned for one batch size and kept for each that comes by. Weights
-  outside the arena, which would round them up to powers of two. Instances share one copy of them.
+  outside the arena, which would round them up to powers of two. (Each instance has a copy of them:
+  no released Triton shares sessions.)
 - Explicit threads: ONNX Runtime would take every core of the host for each model.
-- On GPUs no TF32, which would move features by 1e-3 and with them the thresholds of the bundle.
+- On GPUs no TF32, which would move features by 1e-3 and with them the thresholds of the bundle. The
+  other settings of CUDA stand twice: where a model has parameters, the onnxruntime backend takes
+  them from there, as numbers, and forgets those of the accelerator.
 - Every model runs once with one row and once with a full batch before it is called ready.
 """
 
@@ -27,6 +30,12 @@ from robustzs.errors import UsageError
 Device = Literal["auto", "cpu", "gpu"]
 _WARM_TEXT = 8  # tokens, where any number is taken
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
+_CUDA = {
+    "arena_extend_strategy": "kSameAsRequested",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "use_tf32": "0",
+}
+_CUDA_NUMBERS = {"arena_extend_strategy": "1", "cudnn_conv_algo_search": "1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +44,7 @@ class ServerOptions:
 
     Args:
         device: of the instances; ``auto`` takes the GPUs of the server where it has some.
-        instances: of each encoder: on each GPU, or on the CPU. They share their weights.
+        instances: of each encoder: on each GPU, or on the CPU; each with a copy of the weights.
         threads: of one operator on the CPU, for each instance.
         max_rows: of a batch.
         queue_delay_ms: that a request waits for others to share its batch.
@@ -95,9 +104,9 @@ def encoder_config(
         config.parameters[name].string_value = value
     if options.device != "cpu":
         cuda = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
-        cuda.parameters["arena_extend_strategy"] = "kSameAsRequested"
-        cuda.parameters["cudnn_conv_algo_search"] = "HEURISTIC"
-        cuda.parameters["use_tf32"] = "0"
+        cuda.parameters.update(_CUDA)
+        for key, value in _CUDA_NUMBERS.items():
+            config.parameters[key].string_value = value
     for rows in sorted({1, options.max_rows}):
         _warm_up(config, given, rows)
     return config
@@ -155,7 +164,6 @@ def _onnx_model(name: str, given: Tensor, got: Tensor, options: ServerOptions) -
         "execution_mode": "0",
         "enable_mem_pattern": "0",
         "session.use_device_allocator_for_initializers": "1",
-        "share_session_between_instances": "1",
     }
     for key, value in settings.items():
         config.parameters[key].string_value = value
