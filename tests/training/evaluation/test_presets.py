@@ -38,24 +38,9 @@ from robustzs.labels import LabelSet
 from robustzs.labels.templates import get_templates
 from robustzs.threat import ThreatModel, parse_size
 from tests.training.data.picture_folders import write_classes, write_picture
-from tests.training.data.shard_files import image_bytes, write_shard
+from tests.training.evaluation.published_shards import write_shards
 
 MODEL_RULE = PreprocessConfig(image_size=(224, 224))
-
-
-def write_shards(root: Path, name: str, classes: list[str], n: int = 6) -> None:
-    examples = [
-        {
-            "__key__": f"s{i:07d}",
-            "webp": image_bytes(i, "WEBP", size=(32, 32)),
-            "cls": str(i % len(classes)).encode(),
-        }
-        for i in range(n)
-    ]
-    write_shard(root / name / "test" / "0.tar", examples)
-    (root / name / "classnames.txt").write_text("\n".join(classes) + "\n")
-    templates = "a blurry photo of a {c}.\na photo of the {c}.\n"
-    (root / name / "zeroshot_classification_templates.txt").write_text(templates)
 
 
 def test_the_lists_are_those_of_the_papers() -> None:
