@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from robustzs_training.evaluation.attacks import ATTACKS, build_attack
 from robustzs_training.evaluation.attacks.view import (
     GAP,
     factors_of,
-    fold,
     judge,
     starting_points,
 )
@@ -242,85 +239,6 @@ def test_protocols_are_json_and_name_the_attack(name: str) -> None:
     assert protocol["attack"] == attack.name == name
     assert protocol["eps"] == "8/255"
     assert protocol["seed"] == 0
-
-
-# ---- several right labels ------------------------------------------------------------------------
-
-
-@st.composite
-def folded_inputs(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    n, classes = draw(st.integers(1, 6)), draw(st.integers(2, 7))
-    seed = draw(st.integers(0, 10_000))
-    generator = torch.Generator().manual_seed(seed)
-    logits = (4.0 * torch.randn(n, classes, generator=generator)).round() / 2.0  # with ties
-    right = torch.rand(n, classes, generator=generator) < draw(st.sampled_from([0.1, 0.5, 0.9]))
-    right[torch.arange(n), torch.randint(classes, (n,), generator=generator)] = True
-    return logits, right
-
-
-@settings(max_examples=100, deadline=None)
-@given(folded_inputs())
-def test_folding(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
-    logits, right = inputs
-    mass, first = fold(logits, right)
-    kept = mass.softmax(dim=1).gather(1, first[:, None]).squeeze(1)
-    wanted = logits.softmax(dim=1).masked_fill(~right, 0.0).sum(dim=1)
-    torch.testing.assert_close(kept, wanted)
-    assert torch.equal(mass[~right], logits[~right])
-    top, _ = fold(logits, right, "top")
-    rival = top.scatter(1, first[:, None], -torch.inf).amax(dim=1)
-    assert torch.equal(top.gather(1, first[:, None]).squeeze(1) > rival, judge(logits, right))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000))
-def test_one_right_label_is_left_as_it_is(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(5, 4, generator=generator)
-    labels = torch.randint(4, (5,), generator=generator)
-    right = torch.nn.functional.one_hot(labels, 4).bool()
-    folded, first = fold(logits, right)
-    assert torch.equal(first, labels)
-    assert torch.equal(folded, logits)
-    # Beside a row with several, too, bit for bit, and so is its gradient.
-    mixed = torch.cat([right, torch.tensor([[True, True, False, False]])])
-    leaf = torch.cat([logits, logits[:1]]).requires_grad_()
-    beside, _ = fold(leaf, mixed)
-    assert torch.equal(beside[:5], logits)
-    loss = torch.nn.functional.cross_entropy(beside, torch.cat([labels, labels[:1] * 0]))
-    plain = logits.clone().requires_grad_()
-    single = torch.nn.functional.cross_entropy(plain, labels, reduction="sum") / 6
-    (ours,) = torch.autograd.grad(loss, leaf)
-    (theirs,) = torch.autograd.grad(single, plain)
-    torch.testing.assert_close(ours[:5], theirs, rtol=1e-6, atol=0.0)
-
-
-@pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t", "cw", "square", "fab-t"])
-def test_all_right_labels_must_fall(name: str) -> None:
-    found, pixels = net_victim(3), pictures(N, seed=6)
-    right = predicted(found, pixels)
-    one = made(name, ThreatModel(eps=3.0 / 255.0), n_steps=20)
-    second = found.logits_of(pixels).topk(2, dim=1).indices[:, 1]
-    both = right.scatter(1, second[:, None], True)
-    alone, together = (one(found, pixels, each, range(N)).broken for each in (right, both))
-    assert int(together.sum()) < int(alone.sum())
-
-
-@pytest.mark.parametrize("n_right", [3, 4, 5])
-def test_few_classes_left_after_folding_have_a_substitute(n_right: int) -> None:
-    found, pixels = net_victim(3), pictures(N, seed=6)
-    order = found.logits_of(pixels).argsort(dim=1, descending=True)
-    right = torch.zeros(N, CLASSES, dtype=torch.bool).scatter(1, order[:, :n_right], True)
-    right[::2] = predicted(found, pixels)[::2]  # other rows have all classes
-    threat = ThreatModel(eps=60.0 / 255.0)
-    broken = {}
-    for name in WHITE[:3]:
-        attack = made(name, threat, n_steps=20)
-        broken[name] = attack(found, pixels, right, range(N)).broken
-        assert "margin" in str(attack.protocol["substitute"]) or name == "apgd-ce"
-    counts = [int(each[1::2].sum()) for each in broken.values()]
-    assert min(counts) > 0
-    assert max(counts) - min(counts) <= 2
 
 
 # ---- scales --------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Batch:
         with torch.no_grad():
             self.logits = finite_logits(victim.logits_of, self.clean)
         self._check()
-        self.factors = factors_of(self.logits)
+        self.factors = factors_of(self.logits, self.right)
         if not rescale:
             self.factors = torch.ones_like(self.factors)
         self.adversarial = self.clean.clone()

@@ -31,7 +31,7 @@ from robustzs_training.evaluation.attacks.view import (
     differentiable,
     factors_of,
     finite_logits,
-    fold,
+    fold_scaled,
     generator_of,
     starting_points,
 )
@@ -270,8 +270,9 @@ class PromptAttack:
             if not len(places):
                 break
             with torch.no_grad():
-                factors = factors_of(finite_logits(outputs_of, batch.clean[places]))[:, None]
+                shown = finite_logits(outputs_of, batch.clean[places])
             right_here = batch.right[places]
+            factors = factors_of(shown, right_here)
 
             def loss(
                 outputs: torch.Tensor,
@@ -279,7 +280,7 @@ class PromptAttack:
                 right_here: torch.Tensor = right_here,
                 factors: torch.Tensor = factors,
             ) -> torch.Tensor:
-                folded, first = fold(outputs * factors, right_here)
+                folded, first = fold_scaled(outputs, right_here, factors)
                 return F.cross_entropy(folded, first, reduction="none")
 
             _search(self.name, batch, places, run, self.n_steps, self.seed, outputs_of, loss)

@@ -24,7 +24,7 @@ from robustzs_training.evaluation.attacks.view import (
     Gradients,
     differentiable,
     finite_logits,
-    fold,
+    fold_scaled,
     starting_points,
 )
 from robustzs_training.evaluation.attacks.white_box import described, scaling
@@ -77,7 +77,9 @@ class PgdAttack:
             momentum=self.momentum,
             loss="ce" if self.name == "pgd" else "margin",
             logits=scaling(self.rescale),
-            several_right="logsumexp" if self.name == "pgd" else "maximum",
+            several_right="logsumexp of their logits as deployed"
+            if self.name == "pgd"
+            else "maximum",
             source="robustzs_training.attacks.pgd",
             note="the attack of training, never the verdict",
         )
@@ -101,7 +103,7 @@ class PgdAttack:
             gradients.watch(inputs["pixels"])
             logits = differentiable(finite_logits(batch.victim.logits_of, inputs["pixels"]))
             how: Fold = "mass" if self.name == "pgd" else "top"
-            folded, first = fold(logits * factors[:, None], right, how)
+            folded, first = fold_scaled(logits, right, factors, how)
             if self.name == "pgd":
                 return F.cross_entropy(folded, first, reduction="sum")
             rival = folded.scatter(1, first[:, None], -torch.inf).amax(dim=1)

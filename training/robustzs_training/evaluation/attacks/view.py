@@ -2,7 +2,8 @@
 
 Where several labels are right, losses see them as one class whose logit is the logsumexp of theirs
 (``mass``: the probability of exactly these labels falls) or their maximum (``top``: the margin of
-the verdict itself). With one right label per image the logits are left as they are, bit for bit.
+the verdict itself). That is of the model's own logits; what attacks see is scaled afterwards. With
+one right label per image the logits are left as they are, bit for bit.
 The verdict is always top-1 of the logits as they are.
 """
 
@@ -88,18 +89,49 @@ def _tie_break(joined: torch.Tensor, logits: torch.Tensor, right: torch.Tensor) 
     return torch.where(rival == joined, lead, torch.zeros_like(lead))
 
 
-def factors_of(logits: torch.Tensor) -> torch.Tensor:
+def fold_scaled(
+    logits: torch.Tensor, right: torch.Tensor, factors: torch.Tensor, how: Fold = "mass"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What losses see: all right labels as one, as :func:`fold` has it, then scaled.
+
+    A logsumexp of scaled logits would be that of a model with another temperature: the warmer it
+    is, the more labels that hardly count share in it.
+
+    Args:
+        logits: ``[B, C]``, as deployed.
+        right: bool ``[B, C]``.
+        factors: ``[B]``, above 0.
+        how: See :func:`fold`.
+    """
+    column = factors[:, None]
+    if how == "top":  # the same, scaled before or after; a tie's lead would be rounded away after
+        return fold(logits * column, right, how)
+    folded, first = fold(logits, right, how)
+    return folded * column, first
+
+
+def factors_of(logits: torch.Tensor, right: torch.Tensor | None = None) -> torch.Tensor:
     """What to multiply each image's logits by for a gap of :data:`GAP`: ``[B]``.
+
+    Args:
+        logits: ``[B, C]``, as deployed.
+        right: bool ``[B, C]``, for :func:`fold_scaled`: the mass of many labels may be further
+            from the others than any logit is, and what is seen of it has no larger gap either.
 
     Raises:
         UntrustworthyResultError: An image's logits are all equal.
     """
-    gap = (logits.amax(dim=1) - logits.amin(dim=1)).detach()
+    logits = logits.detach()
+    gap = logits.amax(dim=1) - logits.amin(dim=1)
     if logits.shape[1] < 2 or bool((gap <= 0.0).any()):
         raise UntrustworthyResultError(
             "all logits are equal: nothing tells the classes apart",
             hint="check the class features, and that the model is the trained one",
         )
+    if right is not None:
+        folded, _ = fold(logits, right)
+        least = folded.masked_fill(~folded.isfinite(), torch.inf).amin(dim=1)
+        gap = gap.maximum(folded.amax(dim=1) - least)
     return GAP / gap
 
 
@@ -162,7 +194,7 @@ class Watch:
     Args:
         logits_of: The model.
         right: bool ``[B, C]``.
-        factor: On logits, before they are folded: a number, or ``[B]``.
+        factor: On logits that are folded: a number, or ``[B]``.
         n_calls: End after so many looks.
         how: See :func:`fold`.
     """
@@ -180,7 +212,7 @@ class Watch:
         self.right = right
         self.how: Fold = how
         n = len(right)
-        self.factor = torch.as_tensor(factor, device=right.device).expand(n)[:, None]
+        self.factor = torch.as_tensor(factor, device=right.device).expand(n)
         self.n_calls = n_calls
         self.calls = 0
         self.broken = torch.zeros(n, dtype=torch.bool, device=right.device)
@@ -209,7 +241,7 @@ class Watch:
         if self.calls == self.n_calls or bool(self.broken.all()):
             raise Enough
         self.gradients.watch(pixels)
-        seen = fold(logits * self.factor[places], right, self.how)[0]
+        seen = fold_scaled(logits, right, self.factor[places], self.how)[0]
         if all_stand:
             return seen
         return seen.new_zeros(len(self.right), seen.shape[1]).index_copy(0, places, seen)

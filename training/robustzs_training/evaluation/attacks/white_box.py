@@ -83,7 +83,7 @@ class ApgdAttack:
             loss=_LOSSES[self.name],
             substitute=_FEWER[self.name],
             logits=scaling(self.rescale),
-            several_right="their logsumexp, after scaling, is one logit",
+            several_right="the logsumexp of their logits as deployed is one logit; then scaled",
             source=package(),
         )
 

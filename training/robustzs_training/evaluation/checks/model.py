@@ -9,7 +9,7 @@ from torch import nn
 
 from robustzs.threat import ThreatModel, format_size
 from robustzs_training.evaluation.attacks.build import build_attack
-from robustzs_training.evaluation.attacks.view import GAP, factors_of, finite_logits, fold
+from robustzs_training.evaluation.attacks.view import GAP, factors_of, finite_logits, fold_scaled
 from robustzs_training.evaluation.base import Victim
 from robustzs_training.evaluation.checks.report import CheckReport, CheckResult
 
@@ -125,8 +125,7 @@ def _objective(
     victim: Victim, pixels: torch.Tensor, right: torch.Tensor, factors: torch.Tensor
 ) -> torch.Tensor:
     """Smooth margin of the wrong labels over the right ones, of scaled logits: ``[B]``."""
-    scaled = finite_logits(victim.logits_of, pixels) * factors[:, None]
-    folded, first = fold(scaled, right)
+    folded, first = fold_scaled(finite_logits(victim.logits_of, pixels), right, factors)
     wrong = folded.scatter(1, first[:, None], -torch.inf).logsumexp(dim=1)
     return wrong - folded.gather(1, first[:, None]).squeeze(1)
 
@@ -146,8 +145,8 @@ def _check_gradients(
     victim: Victim, pixels: torch.Tensor, right: torch.Tensor, logits: torch.Tensor
 ) -> tuple[CheckResult, ...]:
     breakable = ~right.all(dim=1)
+    factors = factors_of(logits, right)[breakable]
     base, right = pixels[breakable], right[breakable]
-    factors = factors_of(logits)[breakable]
     # On 8-bit values, off the ends: where rounding to them would hide a small step altogether.
     base = ((base * 255.0).round() / 255.0).clamp(1.0 / 255.0, 254.0 / 255.0)
     first = _gradient(victim, base, right, factors)

@@ -23,7 +23,7 @@ from robustzs_training.evaluation.attacks.engine import Apgd
 from robustzs_training.evaluation.attacks.view import (
     factors_of,
     finite_logits,
-    fold,
+    fold_scaled,
     judge,
     starting_points,
 )
@@ -250,10 +250,10 @@ def highest_loss(
     """
     clean, right = pixels.to(victim.device), right.to(victim.device)
     with torch.no_grad():
-        factors = factors_of(finite_logits(victim.logits_of, clean))[:, None]
+        factors = factors_of(finite_logits(victim.logits_of, clean), right)
 
     def seen(shown: torch.Tensor) -> torch.Tensor:
-        return fold(finite_logits(victim.logits_of, shown) * factors, right)[0]
+        return fold_scaled(finite_logits(victim.logits_of, shown), right, factors)[0]
 
     starts = starting_points(clean, threat, seed, list(rows), run=_SALT)
     first = right.int().argmax(dim=1)

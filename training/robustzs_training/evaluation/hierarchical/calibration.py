@@ -30,7 +30,7 @@ from robustzs_training.evaluation.attacks.view import (
     differentiable,
     factors_of,
     finite_logits,
-    fold,
+    fold_scaled,
     starting_points,
 )
 from robustzs_training.evaluation.attacks.white_box import package
@@ -75,12 +75,13 @@ def highest_loss(
         return clean
     chosen, truth = clean[places], truth[places]
     with torch.no_grad():
-        factors = factors_of(finite_logits(victim.logits_of, chosen))[:, None]
+        factors = factors_of(finite_logits(victim.logits_of, chosen), truth)
     gradients = Gradients(len(places), clean.device)
 
     def watched(shown: torch.Tensor) -> torch.Tensor:
         gradients.watch(shown)
-        return fold(differentiable(finite_logits(victim.logits_of, shown)), truth)[0] * factors
+        logits = differentiable(finite_logits(victim.logits_of, shown))
+        return fold_scaled(logits, truth, factors)[0]
 
     def loss(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(outputs, labels, reduction="none")
