@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,21 @@ def test_logits_are_those_of_scoring(vision: str, geometry: Geometry | None) -> 
     single = class_features(text[:, None], compared)
     expected = scale_logits(similarities(image, single, compared), logit_scale=30.0)
     np.testing.assert_allclose(found.logits_for(prompts)(pixels), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_labels_are_encoded_once_and_not_before_pictures_come() -> None:
+    model, pixels = make_adapter("cnn"), make_pixels(2)
+    encoded: list[str] = []
+
+    def counting(texts: Sequence[str]) -> torch.Tensor:
+        encoded.extend(texts)
+        return tokenize(texts)
+
+    found = victim_of(model, counting, LABELS, TEMPLATES)
+    assert encoded == []
+    first = found.logits_of(pixels)
+    assert torch.equal(found.logits_of(pixels), first)
+    assert encoded == [text for label in LABELS for text in TEMPLATES.fill(label.prompt)]
 
 
 @GEOMETRIES

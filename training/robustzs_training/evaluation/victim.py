@@ -7,6 +7,7 @@ The numbers are those of :mod:`robustzs.scoring`: ``logit_scale * cos(image, cla
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -70,7 +71,7 @@ def victim_of(
         return _logits_of(model, join(texts.features(prompts)[:, None], compared), compared, scale)
 
     return Victim(
-        logits_of=logits_among([label.prompt for label in labels]),
+        logits_of=_at_first_look(lambda: logits_among([label.prompt for label in labels])),
         image_features_of=lambda pixels: model.image_features(pixels).float(),
         logits_for=logits_for,
         device=device_of(model),
@@ -144,6 +145,12 @@ def similarities(
         return F.normalize(image_features, dim=-1) @ classes.T
     curvature, image_scale, _ = _ball(geometry)
     return -distance(exp_0(image_features * image_scale, curvature), classes, curvature)
+
+
+def _at_first_look(make: Callable[[], TensorFunction]) -> TensorFunction:
+    """Texts are encoded when pictures come: never, where others take their place before."""
+    made = cache(make)
+    return lambda pixels: made()(pixels)
 
 
 def _logits_of(
