@@ -44,7 +44,7 @@ test: $(VENV)/.installed-dev  ## The default suite: no GPU, no network, some min
 test-slow: $(VENV)/.installed-dev  ## Full-size exports and other tests of minutes
 	$(PYTEST) -m "slow and not full_size"
 
-test-full-size: $(VENV)/.installed-dev  ## Two steps of every full-size recipe, random weights (half an hour, 12 GB)
+test-full-size: $(VENV)/.installed-dev  ## Two steps of every full-size recipe, random weights (half an hour, 13 GB)
 	$(PYTEST) -m full_size
 
 test-wordnet: $(VENV)/.installed-dev  ## The noun index against nltk (apt install wordnet-base wordnet-sense-index)

@@ -49,7 +49,7 @@ FOREST = (
     "wordnet-classes-6",
 )
 EMBED_DIM = {"ViT-B-32": 512, "ViT-B-16": 512, "ViT-L-14": 768}
-MAX_PEAK_GB = 12.0
+MAX_PEAK_GB = 13.0
 PHOTO = Path("examples/photos/chelsea.png").resolve()
 
 
