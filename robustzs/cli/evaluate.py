@@ -278,25 +278,26 @@ def _say(line: str) -> None:
 
 def _conclude(outcome: EvaluateOutcome, output_format: EvaluateFormat) -> None:
     card = outcome.card
-    if card is not None:
-        if output_format is EvaluateFormat.json:
-            sys.stdout.write(json_safe(card.model_dump(mode="json"), indent=2) + "\n")
-        else:
-            _print_text(card)
-        if outcome.path is not None:
-            _say(f"the card is in {outcome.path}")
-        if outcome.report is not None:
-            _say(f"the report is in {outcome.report}")
-        if outcome.in_bundle:
-            _say("the card is in the bundle")
-        for check in card.checks:
-            if not check.passed:
-                _say(f"error: {check.name}: {check.message}")
-        if not card.complete:
-            _say(f"not complete: {card.incomplete_reason}")
+    if card is None:  # of several processes the first one alone tells how it ended
+        return
+    if output_format is EvaluateFormat.json:
+        sys.stdout.write(json_safe(card.model_dump(mode="json"), indent=2) + "\n")
+    else:
+        _print_text(card)
+    if outcome.path is not None:
+        _say(f"the card is in {outcome.path}")
+    if outcome.report is not None:
+        _say(f"the report is in {outcome.report}")
+    if outcome.in_bundle:
+        _say("the card is in the bundle")
+    for check in card.checks:
+        if not check.passed:
+            _say(f"error: {check.name}: {check.message}")
+    if not card.complete:
+        _say(f"not complete: {card.incomplete_reason}")
     if outcome.interrupted:
         raise typer.Exit(130)
-    if card is not None and not card.complete:
+    if not card.complete:
         raise typer.Exit(1)
 
 

@@ -7,7 +7,6 @@ deployed bundle's answers, and writes the card.
 from __future__ import annotations
 
 import hashlib
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ from robustzs_training.evaluation.checking import checks_after, checks_before
 from robustzs_training.evaluation.cost import in_words, seconds_per_step
 from robustzs_training.evaluation.insertion import CARD_NAME, check_writable, put_into_bundle
 from robustzs_training.evaluation.pace import Herald, Pace
-from robustzs_training.evaluation.place import join
+from robustzs_training.evaluation.place import join, stoppable
 from robustzs_training.evaluation.publish import (
     Circumstances,
     Judged,
@@ -38,7 +36,7 @@ from robustzs_training.evaluation.publish import (
     versions,
 )
 from robustzs_training.evaluation.request import STATE_FOLDER, EvaluateRequest
-from robustzs_training.evaluation.run import Measurement, Place, Progress
+from robustzs_training.evaluation.run import DesertedError, Measurement, Place, Progress
 from robustzs_training.evaluation.scenes import Scene
 from robustzs_training.evaluation.state import EvaluationState, forget, write_text
 
@@ -79,7 +77,7 @@ def run_evaluate(request: EvaluateRequest, *, say: Say, progress: Progress) -> E
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(_stoppable())
+        stack.enter_context(stoppable())
         place = stack.enter_context(join())
         if place.world_size > 1 and request.output is None:
             raise UsageError("several processes need a folder to meet in", hint="give --output DIR")
@@ -167,6 +165,9 @@ class _Run:
         except KeyboardInterrupt:
             self.state.reload()
             return _INTERRUPTED, True
+        except DesertedError as error:
+            self.state.reload()
+            return error.message, False
         return None, False
 
     def _one(self, scene: Scene, measurement: Measurement) -> bool:
@@ -358,25 +359,6 @@ def _open_state(
         place.wait()
         state.reload()
         yield state
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: with what it has."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _silent(line: str) -> None:

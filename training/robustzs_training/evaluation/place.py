@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 
 import torch
 import torch.distributed as dist
 
 from robustzs.errors import UsageError
-from robustzs_training.evaluation.run import Place
+from robustzs_training.evaluation.run import DesertedError, Place
 
 _PATIENCE = timedelta(days=30)  # at a barrier: one process may have much more to do
+_LISTENING = 0.02
 
 
 @contextmanager
 def join() -> Iterator[Place]:
     """This process among those of torchrun; alone without it."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = _world_size()
     if world_size == 1:
         yield Place()
         return
@@ -31,7 +35,54 @@ def join() -> Iterator[Place]:
 
 
 def _wait() -> None:
-    dist.barrier()
+    """Wait in short naps: within the barrier itself no signal would be heard."""
+    try:
+        work = dist.barrier(async_op=True)
+        while work is not None and not work.is_completed():
+            time.sleep(_LISTENING)
+        if work is not None:
+            work.wait()
+    except RuntimeError as error:
+        raise DesertedError(
+            "another process of this measurement has ended",
+            hint="see what it said; the same command goes on with what all have found",
+        ) from error
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """The first SIGINT or SIGTERM ends a run with what it has: it raises ``KeyboardInterrupt``.
+
+    Later ones are not heard, so that the card is written: torchrun passes on to its processes the
+    Ctrl-C that they have had from the terminal, and ends those that are left. Alone, a second
+    Ctrl-C ends the process at once.
+    """
+    alone, heard = _world_size() == 1, False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal heard
+        del frame
+        if not heard or (alone and number == signal.SIGINT):
+            heard = True
+            raise KeyboardInterrupt
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def find_device(name: str) -> torch.device:

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from robustzs.errors import EvaluationError
 from robustzs.threat import format_size
 from robustzs_training.evaluation.attacks.view import check_bounds, judge
 from robustzs_training.evaluation.base import EvaluationSet
@@ -48,6 +49,10 @@ N_KEPT = 32
 _ORDER = 20_231  # of the fixed order; no option, so that runs that were cut off can be paired
 
 
+class DesertedError(EvaluationError):
+    """Another process of the same measurement has ended before its time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """This process among all.
@@ -55,7 +60,7 @@ class Place:
     Attributes:
         rank: Its number.
         world_size: Processes.
-        wait: Returns when all have come here.
+        wait: Returns when all have come here; raises :class:`DesertedError` where one never will.
     """
 
     rank: int = 0
