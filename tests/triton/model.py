@@ -9,6 +9,7 @@ output, when it lets go of the capsule; the tensor is whole, as the tests show.)
 import json
 import os
 import sys
+import time
 
 sys.path.insert(0, os.environ["ROBUSTZS_TRITON_SITE"])
 
@@ -30,10 +31,15 @@ class TritonPythonModel:
         self.session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"]
         )
+        # a test that wants a slow model writes its seconds here
+        self.slow = os.path.join(args["model_repository"], "slow")
         self.source = config["input"][0]["name"]
         self.target = config["output"][0]["name"]
 
     def execute(self, requests):  # type: ignore[no-untyped-def]
+        if os.path.exists(self.slow):
+            with open(self.slow) as seconds:
+                time.sleep(float(seconds.read()))
         given = [
             np.from_dlpack(pb_utils.get_input_tensor_by_name(request, self.source)).copy()
             for request in requests

@@ -61,8 +61,14 @@ def stand_in(repository: Path, target: Path) -> Path:
             continue
         config.backend = "python"
         (model / "config.pbtxt").write_text(text_format.MessageToString(config), encoding="utf-8")
-        shutil.copy(Path(__file__).with_name("model.py"), model / "1" / "model.py")
+        shutil.copy(Path(__file__).with_name("model.py"), version_of(model) / "model.py")
     return target
+
+
+def version_of(model: Path) -> Path:
+    """The folder of a model's only version."""
+    (folder,) = (path for path in model.iterdir() if path.is_dir())
+    return folder
 
 
 @dataclass
@@ -151,6 +157,11 @@ def launch(repository: Path, folder: Path, *options: str) -> Triton:
     return server
 
 
+def slow_down(server: Triton, model: str, seconds: float) -> None:
+    """Have a model take longer for each batch; 0 has it as fast as it is."""
+    (server.repository / model / "slow").write_text(str(seconds))
+
+
 @cache
 def shared_server(bundle: Path) -> Triton:
     """One server of a bundle for all tests that leave it as it is; it ends with the process."""
@@ -161,11 +172,11 @@ def shared_server(bundle: Path) -> Triton:
     return server
 
 
-def export(bundle: Path, folder: Path) -> Path:
+def export(bundle: Path, folder: Path, **options: Any) -> Path:
     """The repository that `robustzs export --triton` writes, on the python backend."""
     from robustzs_serving.triton import ServerOptions, write_repository
 
     write_repository(
-        Bundle.load(bundle), folder / "repository", options=ServerOptions(device="cpu")
+        Bundle.load(bundle), folder / "repository", options=ServerOptions(device="cpu", **options)
     )
     return stand_in(folder / "repository", folder / "stand-in")

@@ -20,7 +20,7 @@ from robustzs.bundle.store import Bundle
 from robustzs.cli.main import main
 from robustzs.errors import BundleExistsError, BundleWriteError, ExportError, UsageError
 from tests.factories import EMBED_DIM, IMAGE_SIZE, make_bundle, write_manifest
-from tests.triton.server import read_config, stand_in
+from tests.triton.server import read_config, stand_in, version_of
 
 MODELS = {"tiny_image", "tiny_text", "tiny_scale", "tiny_image_bytes"}
 
@@ -40,7 +40,9 @@ def test_all_models_are_written_with_the_encoders_of_the_bundle(
     written = write_repository(bundle, tmp_path / "models")
     assert {path.name for path in written} == folders(tmp_path / "models") == MODELS
     for model, file in (("tiny_image", "image_encoder.onnx"), ("tiny_text", "text_encoder.onnx")):
-        copied = tmp_path / "models" / model / "1" / "model.onnx"
+        version = version_of(tmp_path / "models" / model)
+        assert version.name == str(contract.model_version(contract.tower_digest(bundle, file)))
+        copied = version / "model.onnx"
         assert copied.read_bytes() == bundle.file(file).read_bytes()
         assert stat.S_IMODE(copied.stat().st_mode) == 0o644
     assert folders(tmp_path) == {"models"}
@@ -89,6 +91,24 @@ def test_on_the_cpu_nothing_of_cuda_is_named(bundle: Bundle, tmp_path: Path) -> 
         assert not {"arena_extend_strategy", "cudnn_conv_algo_search"} & set(config.parameters)
 
 
+def test_the_ensemble_runs_the_version_with_its_weights(bundle: Bundle, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path / "models")
+    ensemble = tmp_path / "models" / "tiny_image_bytes"
+    steps = {
+        one.model_name: one.model_version for one in read_config(ensemble).ensemble_scheduling.step
+    }
+    assert set(steps) == {"tiny_scale", "tiny_image"}
+    for model, number in steps.items():
+        assert version_of(tmp_path / "models" / model).name == str(number)
+    assert version_of(ensemble).name == str(steps["tiny_image"])
+    assert list((version_of(ensemble)).iterdir()) == []
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "f" * 64])
+def test_versions_are_numbers_that_triton_takes(digest: str) -> None:
+    assert 1 <= contract.model_version(digest) < 2**31
+
+
 def test_the_stand_in_differs_in_the_backend_alone(bundle: Bundle, tmp_path: Path) -> None:
     write_repository(bundle, tmp_path / "models", options=ServerOptions(device="cpu"))
     stand_in(tmp_path / "models", tmp_path / "python")
@@ -98,8 +118,9 @@ def test_the_stand_in_differs_in_the_backend_alone(bundle: Bundle, tmp_path: Pat
             assert (real.backend, other.backend) == ("onnxruntime", "python")
             other.backend = real.backend
         assert real == other
-        for path in (tmp_path / "models" / model / "1").iterdir():
-            assert path.read_bytes() == (tmp_path / "python" / model / "1" / path.name).read_bytes()
+        for path in version_of(tmp_path / "models" / model).iterdir():
+            other_file = version_of(tmp_path / "python" / model) / path.name
+            assert path.read_bytes() == other_file.read_bytes()
 
 
 def test_bytes_are_divided_to_the_very_pixels() -> None:
@@ -160,7 +181,7 @@ def test_external_data_goes_along(tmp_path: Path) -> None:
     write_manifest(folder, name="large")
     bundle = Bundle.load(folder)
     write_repository(bundle, tmp_path / "models")
-    version = tmp_path / "models" / "large_image" / "1"
+    version = version_of(tmp_path / "models" / "large_image")
     assert folders(version) == {"model.onnx", "image_encoder.data"}
     session = onnxruntime.InferenceSession(
         version / "model.onnx", providers=["CPUExecutionProvider"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections import Counter
@@ -12,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.factories import picture_bytes
+from tests.factories import make_bundle, picture_bytes
 from tests.serving.conftest import Service, end_service, start_service
-from tests.triton.server import Triton
+from tests.triton.server import Triton, export
 
 pytestmark = pytest.mark.triton
 
@@ -35,7 +36,10 @@ class Crowd:
         self.seen: list[tuple[float, int, str]] = []
         self.wrong: list[Any] = []
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(n_clients)]
+        # daemons: a test that fails before it stops them keeps nobody waiting
+        self._threads = [
+            threading.Thread(target=self._ask, args=(i,), daemon=True) for i in range(n_clients)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -47,6 +51,7 @@ class Crowd:
                     answer = ask(client, self.url, word, number)
                 except httpx.TransportError as error:
                     self.wrong.append(repr(error))
+                    time.sleep(0.1)
                     continue
                 self.seen.append((time.monotonic(), answer.status_code, word))
                 if answer.status_code == 200:
@@ -192,8 +197,6 @@ def test_a_second_server_takes_over(
 def test_a_hanging_server_is_told_in_time(
     own_triton: Triton, serve_on: Callable[..., Service]
 ) -> None:
-    import signal
-
     service = serve_on(own_triton.grpc, ROBUSTZS_TRITON_SECONDS="2")
     with httpx.Client(timeout=60) as client:
         assert ask(client, service.url, "tabby", 1).status_code == 200
@@ -208,11 +211,32 @@ def test_a_hanging_server_is_told_in_time(
         assert ask(client, service.url, "tabby", 2).status_code == 200
 
 
+def test_a_hanging_server_beside_another_slows_nobody_for_long(
+    triton: Triton, own_triton: Triton, serve_on: Callable[..., Service]
+) -> None:
+    service = serve_on(own_triton.grpc, triton.grpc, ROBUSTZS_TRITON_SECONDS="2")
+    with httpx.Client(timeout=60) as client:
+        assert ask(client, service.url, "tabby", 1).status_code == 200
+        own_triton.signal(signal.SIGSTOP)
+        started = time.monotonic()
+        assert ask(client, service.url, "tabby", 2).status_code == 200
+        assert time.monotonic() - started < 8.0
+        until, slowest = time.monotonic() + 8, 0.0
+        while time.monotonic() < until:
+            started = time.monotonic()
+            assert ask(client, service.url, "tabby", 2).status_code == 200
+            slowest = max(slowest, time.monotonic() - started)
+            time.sleep(0.05)
+        assert slowest < 1.5
+        assert httpx.get(f"{service.url}/readyz", timeout=30).status_code == 200
+        assert service.metric("robustzs_triton_up", url=own_triton.grpc) == 0.0
+        assert service.metric("robustzs_triton_up", url=triton.grpc) == 1.0
+        own_triton.signal(signal.SIGCONT)
+
+
 def test_other_weights_keep_the_service_from_starting(
     triton: Triton, tmp_path: Path, serve_on: Callable[..., Service]
 ) -> None:
-    from tests.factories import make_bundle
-
     other = make_bundle(tmp_path / "other", seed=7)
     service = start_service(
         tmp_path,
@@ -228,3 +252,46 @@ def test_other_weights_keep_the_service_from_starting(
             time.sleep(0.2)
     finally:
         end_service(service)
+
+
+def test_other_weights_later_stop_the_answers_until_the_right_ones_are_back(
+    own_triton: Triton, tmp_path: Path, serve_on: Callable[..., Service]
+) -> None:
+    service = serve_on(own_triton.grpc)
+    crowd = Crowd(service.url, 8)
+    crowd.wait(20)
+    own_triton.kill()
+    right = own_triton.repository
+    (tmp_path / "other").mkdir()
+    own_triton.repository = export(
+        make_bundle(tmp_path / "other" / "tiny", seed=7), tmp_path / "other"
+    )
+    own_triton.start()
+    swapped = time.monotonic()
+    assert "backend_answers" in wait_for(service, 503).json()["error"]["message"]
+
+    def refused() -> bool:
+        with httpx.Client(timeout=60) as client:
+            answer = ask(client, service.url, "tabby", 1)
+        assert answer.status_code == 503
+        code: str = answer.json()["error"]["code"]
+        return code == "backend-mismatch"
+
+    until = time.monotonic() + 20
+    while not refused():
+        assert time.monotonic() < until
+    while "runs other weights" not in service.text():  # the service's own look round
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    own_triton.kill()
+    own_triton.repository = right
+    restored = time.monotonic()
+    own_triton.start()
+    wait_for(service, 200)
+    crowd.wait(20)
+    statuses = crowd.stop()
+    assert crowd.wrong == []
+    assert set(statuses) == {200, 503}
+    # what was under way when the server was killed may be answered a moment later
+    between = [status for at, status, _ in crowd.seen if swapped + 1 < at < restored]
+    assert set(between) == {503}

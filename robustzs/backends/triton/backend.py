@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from robustzs.backends.triton.endpoint import Endpoint, ServerReport
 from robustzs.backends.triton.target import TritonTarget
 from robustzs.bundle.manifest import Precision
 from robustzs.errors import (
+    BackendError,
     BackendMismatchError,
     BackendOverloadedError,
     BackendUnavailableError,
@@ -32,10 +34,11 @@ _TELLING = (BackendOverloadedError, BackendMismatchError)
 class TritonBackend:
     """Both towers of a bundle on Triton; safe to call from several threads.
 
-    The first server of the list that works is asked. One that fails is left alone for a moment,
-    longer each time (0.25 to 5 seconds), and asked again after it; where all rest, all are tried,
-    so that a single server is found as soon as it is back. An inference that failed on a server
-    that went away is made on the next one: it has no side effects.
+    The first server of the list that works is asked. One that fails is asked after the others, and
+    looked at in the background, now and then (after 0.25 to 5 seconds, longer each time), until it
+    works again: no request waits for it while another server answers. Where none does, all are
+    tried, so that a single server is found as soon as it is back. An inference that failed on one
+    server is made on the next one: it has no side effects.
 
     Nothing is sent before the first call. A server's weights must be the bundle's, by digest.
 
@@ -120,8 +123,11 @@ class TritonBackend:
         return self._encode("text", token_ids, as_bytes=False)
 
     def report(self) -> list[ServerReport]:
-        """How every server does now; blocks for as long as they need to say so."""
-        return [endpoint.report() for endpoint in self._endpoints]
+        """How every server does now; blocks for as long as the slowest needs to say so."""
+        if len(self._endpoints) == 1:
+            return [self._endpoints[0].report()]
+        with ThreadPoolExecutor(len(self._endpoints), thread_name_prefix="robustzs-report") as pool:
+            return list(pool.map(Endpoint.report, self._endpoints))
 
     def close(self) -> None:
         """Cancel what runs."""
@@ -135,17 +141,28 @@ class TritonBackend:
 
     def _somewhere(self, ask: Callable[[Endpoint], T]) -> T:
         """What the first server says that says anything."""
-        errors: list[BackendUnavailableError] = []
-        for endpoint in sorted(self._endpoints, key=lambda one: one.rests):
+        working = [endpoint for endpoint in self._endpoints if not endpoint.failing]
+        failing = [endpoint for endpoint in self._endpoints if endpoint.failing]
+        if working and not self._closed:
+            for endpoint in failing:
+                endpoint.look_again()
+        errors: list[BackendError] = []
+        broken: list[Endpoint] = []
+        for endpoint in (*working, *failing):
             if self._closed:
                 break
             try:
                 answer = ask(endpoint)
+            except InferenceError as error:  # the input's fault, unless another server takes it
+                errors.append(error)
+                broken.append(endpoint)
             except BackendUnavailableError as error:
                 errors.append(error)
                 if not isinstance(error, BackendOverloadedError):  # it works, and has no time
                     endpoint.failed()
             else:
+                for other in broken:
+                    other.failed()
                 endpoint.succeeded()
                 self._last = endpoint
                 return answer
@@ -169,9 +186,11 @@ def _as_bytes(pixels: Float32Array) -> npt.NDArray[np.uint8] | None:
     return whole if same else None
 
 
-def _all_of(errors: list[BackendUnavailableError]) -> BackendUnavailableError:
+def _all_of(errors: list[BackendError]) -> BackendError:
+    # that the model failed is told where all servers ran it: one that could not may do better later
+    able = [error for error in errors if not isinstance(error, InferenceError)] or errors
     telling = next(
-        (error for kind in _TELLING for error in errors if isinstance(error, kind)), errors[0]
+        (error for kind in _TELLING for error in able if isinstance(error, kind)), able[0]
     )
     if len(errors) == 1:
         return telling

@@ -9,6 +9,10 @@ NAME_scale        bytes UINT8 [B, 3, H, W] -> pixels FP32 [B, 3, H, W]          
 NAME_image_bytes  bytes UINT8 [B, 3, H, W] -> image_features FP32 [B, D]             an ensemble
 ```
 
+Each encoder, and the ensemble, stands in a version folder whose number comes from its digest, and
+the client asks for that version: a server that gets other weights, whenever it does, does not have
+what is asked for, and cannot answer with them.
+
 ``NAME_image_bytes`` is the way of pictures: a quarter of the traffic, and the same float32 values,
 since the division by 255 is the same. What is not on the grid of 8 bits (a perturbed image) goes to
 ``NAME_image`` as it is. Both run the same instance of the weights.
@@ -72,6 +76,11 @@ class Tensor:
 def model_name(bundle_name: str, part: Part) -> str:
     """The name of a model on the server."""
     return f"{bundle_name}_{part}"
+
+
+def model_version(digest: str) -> int:
+    """The version of a model with this ``tower_digest``: above 0, below 2**31."""
+    return int(digest[:7], 16) + 1
 
 
 def tower_tensors(manifest: BundleManifest, tower: Tower) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from robustzs.errors import BackendError, BackendMismatchError, BackendUnavailab
 _FIRST_REST = 0.25
 _LONGEST_REST = 5.0
 _CHECK_SECONDS = 5.0  # for what is asked of a server beside inferences
+_MAX_BYTES = 60_000_000  # of one request; over HTTP, Triton takes 64 MB
 _NANO = 1e-9
 
 
@@ -30,6 +31,7 @@ class ServedTower:
 
     Attributes:
         model: its name there.
+        version: the number that its weights have.
         precision: which of the bundle's variants it is.
         max_rows: of one request.
         kinds: of its instances, such as ``KIND_CPU``.
@@ -37,6 +39,7 @@ class ServedTower:
     """
 
     model: str
+    version: int
     precision: Precision
     max_rows: int
     kinds: tuple[str, ...]
@@ -106,15 +109,18 @@ class Endpoint:
         self._wanted = wanted
         self._digests = digests
         self._transport: Transport = connect(address, target)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of a verification
         self._towers: Mapping[Tower, ServedTower] | None = None
+        self._n_refusals = 0
+        self._refusal: BackendError | None = None
+        self._health = threading.Lock()  # of the two below
         self._n_failures = 0
         self._rests_until = 0.0
 
     @property
-    def rests(self) -> bool:
-        """Whether it failed a moment ago, so that others are asked first."""
-        return time.monotonic() < self._rests_until
+    def failing(self) -> bool:
+        """Whether it failed when it was last asked, so that others are asked first."""
+        return self._n_failures > 0
 
     def towers(self) -> Mapping[Tower, ServedTower]:
         """What it serves, verified.
@@ -123,13 +129,22 @@ class Endpoint:
             BackendUnavailableError: it does not answer, or not with these weights.
         """
         known = self._towers
-        if known is None:
-            with self._lock:  # a crowd that finds it unverified asks once
-                known = self._towers
-                if known is None:
-                    known = self._verify()
-                    self._towers = known
-        return known
+        if known is not None:
+            return known
+        n_refusals = self._n_refusals
+        with self._lock:  # a crowd that finds it unverified asks once, and shares what comes of it
+            known, refusal = self._towers, self._refusal
+            if known is not None:
+                return known
+            if refusal is not None and self._n_refusals > n_refusals:
+                raise type(refusal)(refusal.message, hint=refusal.hint) from refusal
+            try:
+                known = self._towers = self._verify()
+            except BackendError as error:
+                self._refusal = error
+                self._n_refusals += 1
+                raise
+            return known
 
     def infer(
         self, tower: Tower, values: npt.NDArray[Any], *, as_bytes: bool
@@ -151,27 +166,39 @@ class Endpoint:
             tensor, model = contract.byte_tensor(self._manifest), served.bytes_model
         elif as_bytes:
             values = np.divide(values, np.float32(255.0), dtype=np.float32)
+        rows = min(served.max_rows, max(1, _MAX_BYTES // values[0].nbytes))
         return [
             self._transport.infer(
                 model,
+                served.version,
                 tensor,
-                np.ascontiguousarray(values[start : start + served.max_rows]),
+                np.ascontiguousarray(values[start : start + rows]),
                 contract.OUTPUTS[tower],
                 self._target.seconds,
             )
-            for start in range(0, len(values), served.max_rows)
+            for start in range(0, len(values), rows)
         ]
 
     def succeeded(self) -> None:
         """It answered."""
-        self._n_failures, self._rests_until = 0, 0.0
+        if self._n_failures:
+            with self._health:
+                self._n_failures, self._rests_until = 0, 0.0
 
     def failed(self) -> None:
         """It did not: it may have been exchanged for another, so it is verified anew."""
-        rest = min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(self._n_failures, 10))
-        self._n_failures += 1
-        self._rests_until = time.monotonic() + rest
-        self._towers = None
+        with self._health:
+            self._towers = None
+            if time.monotonic() >= self._rests_until:  # requests that fail together count once
+                self._rest()
+
+    def look_again(self) -> None:
+        """After its rest, see in the background whether a server that failed is back."""
+        with self._health:
+            if not self._n_failures or time.monotonic() < self._rests_until:
+                return
+            self._rest()  # the next look comes after this one
+        threading.Thread(target=self.report, name="robustzs-triton", daemon=True).start()
 
     def report(self) -> ServerReport:
         """Verify it now, and ask what it counted."""
@@ -190,6 +217,11 @@ class Endpoint:
         """Cancel what runs there."""
         self._transport.close()
 
+    def _rest(self) -> None:
+        rest = min(_LONGEST_REST, _FIRST_REST * 2.0 ** min(self._n_failures, 10))
+        self._n_failures += 1
+        self._rests_until = time.monotonic() + rest
+
     @property
     def _patience(self) -> float:
         return min(_CHECK_SECONDS, self._target.seconds)
@@ -200,36 +232,39 @@ class Endpoint:
 
     def _verify_tower(self, tower: Tower) -> ServedTower:
         name = contract.model_name(self._manifest.name, tower)
-        config = self._config(name)
-        precision = self._precision(tower, config)
-        _check_tensors(config, *contract.tower_tensors(self._manifest, tower), str(self.address))
+        where = str(self.address)
+        given, got = contract.tower_tensors(self._manifest, tower)
+        config = self._transport.config(name, self._patience)
+        digest, precision = self._weights(tower, config)
+        _check_tensors(config, given, got, where)
+        version = contract.model_version(digest)
+        self._check_ready(name, version)
         bytes_model: str | None = None
         if tower == "image":
             bytes_model = contract.model_name(self._manifest.name, "image_bytes")
-            ensemble = self._config(bytes_model)
-            self._precision(tower, ensemble)
-            _, output = contract.tower_tensors(self._manifest, tower)
-            bytes_in = contract.byte_tensor(self._manifest)
-            _check_tensors(ensemble, bytes_in, output, str(self.address))
+            ensemble = self._transport.config(bytes_model, self._patience)
+            self._weights(tower, ensemble)
+            _check_tensors(ensemble, contract.byte_tensor(self._manifest), got, where)
+            self._check_ready(bytes_model, version)
         groups = config.get("instance_group", [])
         return ServedTower(
             model=name,
+            version=version,
             precision=precision,
             max_rows=int(config.get("max_batch_size", 0)),
             kinds=tuple(sorted({str(group.get("kind", "KIND_AUTO")) for group in groups})),
             bytes_model=bytes_model,
         )
 
-    def _config(self, model: str) -> Document:
-        config = self._transport.config(model, self._patience)
-        if not self._transport.is_ready(model, self._patience):
+    def _check_ready(self, model: str, version: int) -> None:
+        if not self._transport.is_ready(model, version, self._patience):
             raise BackendUnavailableError(
-                f"Triton at {self.address} has {model}, and it is not ready", hint="ask again later"
+                f"Triton at {self.address} has {model}, and version {version} of it is not ready",
+                hint="ask again later",
             )
-        return config
 
-    def _precision(self, tower: Tower, config: Document) -> Precision:
-        """The variant that a model runs, by its digest."""
+    def _weights(self, tower: Tower, config: Document) -> tuple[str, Precision]:
+        """What a model runs: its digest, and which of the bundle's variants it is."""
         model = config.get("name")
         digest = _parameter(config, contract.DIGEST)
         precision = self._digests[tower].get(digest)
@@ -246,7 +281,7 @@ class Endpoint:
                 f"Triton at {self.address} runs {model} in {precision}, asked for was "
                 f"{self._wanted[tower]}"
             )
-        return precision
+        return digest, precision
 
     def _counted(self, model: str) -> TowerStatistics:
         document = self._transport.statistics(model, self._patience)

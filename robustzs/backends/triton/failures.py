@@ -34,7 +34,10 @@ def failure(status: str | None, message: str, *, where: str, what: str) -> Backe
     said = " ".join(message.split())[:_MAX_QUOTED]
     code = (status or "").removeprefix("StatusCode.")
     lower = said.lower()
-    if any(words in lower for words in _QUEUE_WORDS):
+    too_large = code == "RESOURCE_EXHAUSTED" and "larger than" in lower  # some proxy's limit
+    if (code in ("RESOURCE_EXHAUSTED", "429") and not too_large) or any(
+        words in lower for words in _QUEUE_WORDS
+    ):
         return BackendOverloadedError(
             f"Triton at {where} has too much waiting for {what}: {said}", hint="ask again later"
         )
@@ -42,7 +45,8 @@ def failure(status: str | None, message: str, *, where: str, what: str) -> Backe
         return BackendTimeoutError(
             f"Triton at {where} did not finish {what} in time", hint="ask again later"
         )
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "401", "403"):
+    restricted = "is restricted" in lower  # gRPC: UNAVAILABLE, that is
+    if restricted or code in ("UNAUTHENTICATED", "PERMISSION_DENIED", "401", "403"):
         return BackendUnavailableError(
             f"Triton at {where} refuses access for {what}: {said}",
             hint="see --grpc-restricted-protocol and --http-restricted-api of the server",
@@ -52,7 +56,7 @@ def failure(status: str | None, message: str, *, where: str, what: str) -> Backe
             f"Triton at {where} does not have {what} now: {said}",
             hint="write its repository with `robustzs export --triton`, and load it",
         )
-    if code in ("UNAVAILABLE", "CANCELLED", "ABORTED", "502", "503"):
+    if code in ("UNAVAILABLE", "CANCELLED", "ABORTED", "UNIMPLEMENTED", "501", "502", "503"):
         return BackendUnavailableError(
             f"Triton at {where} does not answer: {said}", hint=_HINT_REACH
         )

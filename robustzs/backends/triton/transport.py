@@ -41,8 +41,8 @@ class Transport(Protocol):
         """The configuration of a model that is loaded."""
         ...
 
-    def is_ready(self, model: str, seconds: float) -> bool:
-        """Whether a model can be asked."""
+    def is_ready(self, model: str, version: int, seconds: float) -> bool:
+        """Whether a version of a model can be asked."""
         ...
 
     def statistics(self, model: str, seconds: float) -> Document:
@@ -50,9 +50,15 @@ class Transport(Protocol):
         ...
 
     def infer(
-        self, model: str, tensor: Tensor, values: npt.NDArray[Any], output: str, seconds: float
+        self,
+        model: str,
+        version: int,
+        tensor: Tensor,
+        values: npt.NDArray[Any],
+        output: str,
+        seconds: float,
     ) -> npt.NDArray[Any]:
-        """Run a model on ``values``, its batch axis first."""
+        """Run that version of a model on ``values``, its batch axis first."""
         ...
 
     def close(self) -> None:
@@ -104,10 +110,10 @@ class GrpcTransport:
             found = self._client.get_model_config(model, as_json=True, client_timeout=seconds)
         return dict(found["config"])
 
-    def is_ready(self, model: str, seconds: float) -> bool:
-        """Whether a model can be asked."""
+    def is_ready(self, model: str, version: int, seconds: float) -> bool:
+        """Whether a version of a model can be asked."""
         with _errors(self._where, model):
-            return bool(self._client.is_model_ready(model, client_timeout=seconds))
+            return bool(self._client.is_model_ready(model, str(version), client_timeout=seconds))
 
     def statistics(self, model: str, seconds: float) -> Document:
         """What was counted of a model since it was loaded."""
@@ -117,9 +123,15 @@ class GrpcTransport:
             )
 
     def infer(
-        self, model: str, tensor: Tensor, values: npt.NDArray[Any], output: str, seconds: float
+        self,
+        model: str,
+        version: int,
+        tensor: Tensor,
+        values: npt.NDArray[Any],
+        output: str,
+        seconds: float,
     ) -> npt.NDArray[Any]:
-        """Run a model on ``values``, its batch axis first."""
+        """Run that version of a model on ``values``, its batch axis first."""
         given = self._module.InferInput(tensor.name, list(values.shape), tensor.kind)
         given.set_data_from_numpy(values)
         done: Future[Any] = Future()
@@ -135,6 +147,7 @@ class GrpcTransport:
                 model,
                 [given],
                 finished,
+                model_version=str(version),
                 outputs=[self._module.InferRequestedOutput(output)],
                 client_timeout=seconds,
                 # the queue of the server drops it by itself when nobody waits any more
@@ -183,10 +196,10 @@ class HttpTransport:
         with self._errors(model):
             return dict(self._client(seconds).get_model_config(model))
 
-    def is_ready(self, model: str, seconds: float) -> bool:
-        """Whether a model can be asked."""
+    def is_ready(self, model: str, version: int, seconds: float) -> bool:
+        """Whether a version of a model can be asked."""
         with self._errors(model):
-            return bool(self._client(seconds).is_model_ready(model))
+            return bool(self._client(seconds).is_model_ready(model, str(version)))
 
     def statistics(self, model: str, seconds: float) -> Document:
         """What was counted of a model since it was loaded."""
@@ -194,15 +207,22 @@ class HttpTransport:
             return dict(self._client(seconds).get_inference_statistics(model))
 
     def infer(
-        self, model: str, tensor: Tensor, values: npt.NDArray[Any], output: str, seconds: float
+        self,
+        model: str,
+        version: int,
+        tensor: Tensor,
+        values: npt.NDArray[Any],
+        output: str,
+        seconds: float,
     ) -> npt.NDArray[Any]:
-        """Run a model on ``values``, its batch axis first."""
+        """Run that version of a model on ``values``, its batch axis first."""
         given = self._module.InferInput(tensor.name, list(values.shape), tensor.kind)
         given.set_data_from_numpy(values)
         with self._errors(model):
             result = self._client(seconds).infer(
                 model,
                 [given],
+                model_version=str(version),
                 outputs=[self._module.InferRequestedOutput(output)],
                 timeout=int(seconds * 1e6),
             )

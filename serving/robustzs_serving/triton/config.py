@@ -28,6 +28,8 @@ from robustzs.bundle.manifest import BundleManifest
 from robustzs.errors import UsageError
 
 Device = Literal["auto", "cpu", "gpu"]
+SCALE_VERSION = 1
+"""Of the model that divides by 255: it has no weights."""
 _WARM_TEXT = 8  # tokens, where any number is taken
 _KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 _CUDA = {
@@ -123,7 +125,13 @@ def scale_config(manifest: BundleManifest, options: ServerOptions) -> Any:
 def ensemble_config(
     manifest: BundleManifest, options: ServerOptions, record: Mapping[str, str]
 ) -> Any:
-    """The configuration of the ensemble: bytes to pixels to features."""
+    """The configuration of the ensemble: bytes to pixels to features.
+
+    Args:
+        manifest: of the bundle.
+        options: of the server.
+        record: parameters of the image encoder, whose version it takes.
+    """
     pixels, features = contract.tower_tensors(manifest, "image")
     config = _model(
         contract.model_name(manifest.name, "image_bytes"),
@@ -135,13 +143,14 @@ def ensemble_config(
     for name, value in record.items():
         config.parameters[name].string_value = value
     source = contract.byte_tensor(manifest).name
-    steps: tuple[tuple[contract.Part, str, str], ...] = (
-        ("scale", source, pixels.name),
-        ("image", pixels.name, features.name),
+    version = contract.model_version(record[contract.DIGEST])
+    steps: tuple[tuple[contract.Part, int, str, str], ...] = (
+        ("scale", SCALE_VERSION, source, pixels.name),
+        ("image", version, pixels.name, features.name),
     )
-    for part, before, after in steps:
+    for part, number, before, after in steps:
         step = config.ensemble_scheduling.step.add(
-            model_name=contract.model_name(manifest.name, part), model_version=-1
+            model_name=contract.model_name(manifest.name, part), model_version=number
         )
         step.input_map[before] = before
         step.output_map[after] = after

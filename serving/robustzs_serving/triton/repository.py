@@ -19,6 +19,7 @@ from robustzs.bundle.store import Bundle
 from robustzs.bundle.writer import exchange, settle
 from robustzs.errors import BundleExistsError, BundleWriteError, ExportError, UsageError
 from robustzs_serving.triton.config import (
+    SCALE_VERSION,
     ServerOptions,
     encoder_config,
     ensemble_config,
@@ -28,7 +29,6 @@ from robustzs_serving.triton.scale import scale_model
 
 MAX_OPSET = 21
 """Of ONNX Runtime 1.18 and later, that is of Triton's images from 24.06 on; 18 is older still."""
-_VERSION = "1"
 
 
 def write_repository(
@@ -153,11 +153,12 @@ def _fill(
 
     manifest = bundle.manifest
     for name, config in configs.items():
-        (folder / name / _VERSION).mkdir(parents=True)
+        _version_folder(folder, name, config).mkdir(parents=True)
         text = text_format.MessageToString(config)
         (folder / name / "config.pbtxt").write_text(text, encoding="utf-8", newline="\n")
     for tower, (_, encoder) in files.items():
-        version = folder / contract.model_name(manifest.name, tower) / _VERSION
+        named = contract.model_name(manifest.name, tower)
+        version = _version_folder(folder, named, configs[named])
         model, *external = contract.encoder_files(bundle, encoder)
         shutil.copyfile(bundle.file(model), version / "model.onnx")
         for data in external:  # named in the graph, relative to its file
@@ -165,8 +166,16 @@ def _fill(
             inside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.file(data), inside)
     source = contract.byte_tensor(manifest)
-    scale = folder / contract.model_name(manifest.name, "scale") / _VERSION / "model.onnx"
+    named = contract.model_name(manifest.name, "scale")
+    scale = _version_folder(folder, named, configs[named]) / "model.onnx"
     scale.write_bytes(scale_model(source.name, contract.INPUTS["image"], source.dims))
+
+
+def _version_folder(folder: Path, name: str, config: Any) -> Path:
+    number = SCALE_VERSION
+    if contract.DIGEST in config.parameters:  # to ask for it by name would make it
+        number = contract.model_version(config.parameters[contract.DIGEST].string_value)
+    return folder / name / str(number)
 
 
 def _check_target(target: Path, configs: dict[str, Any], *, force: bool) -> None:
