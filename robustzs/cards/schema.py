@@ -200,6 +200,25 @@ class DeployedAccuracy(_Frozen):
         return self
 
 
+class Average(_Frozen):
+    """Flat top-1 under one attack, averaged over datasets: each set counts the same."""
+
+    attack: str
+    norm: Norm = "Linf"
+    eps: str
+    datasets: tuple[str, ...] = Field(min_length=2, description="that it is over")
+    left_out: tuple[str, ...] = Field(
+        (), description="measured, and no part of it: models of the line are trained on them"
+    )
+    n_wanted: int | None = Field(
+        None,
+        ge=2,
+        description="sets of the preset's average; more than `datasets`: some are missing",
+    )
+    clean_accuracy: Probability
+    robust_accuracy: Probability
+
+
 class Check(_Frozen):
     """A check of whether numbers can be trusted."""
 
@@ -232,6 +251,11 @@ class Card(_Frozen):
     deployed: tuple[DeployedAccuracy, ...] = Field(
         (), description="clean accuracy through the exported graphs, in every precision"
     )
+    averages: tuple[Average, ...] = Field(
+        (),
+        description="over several datasets, of a complete run; without intervals, for sets "
+        "are chosen, not drawn",
+    )
     checks: tuple[Check, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict, description="of libraries")
     digests: dict[str, Digest] = Field(default_factory=dict, description="of recipes and the like")
@@ -261,7 +285,25 @@ class Card(_Frozen):
         self._check_deployed(datasets)
         self._check_ending()
         self._check_sizes()
+        self._check_averages()
         return self
+
+    def _check_averages(self) -> None:
+        """Every average is that of the rows that it names."""
+        rows = {each.key: each for each in self.results}
+        for each in self.averages:
+            size = (each.norm, parse_size(each.eps))
+            keys = [
+                (name, None, each.attack, *size, None, "flat", None, "flat")
+                for name in each.datasets
+            ]
+            missing = [key[0] for key in keys if key not in rows]
+            if missing or len(set(keys)) != len(keys) or {*each.left_out} & {*each.datasets}:
+                raise ValueError(f"an average is over {each.datasets}, without rows: {missing}")
+            for field in ("clean_accuracy", "robust_accuracy"):
+                mean = sum(getattr(rows[key], field) for key in keys) / len(keys)
+                if abs(mean - getattr(each, field)) > _ROUNDING:
+                    raise ValueError(f"an average's {field} is {getattr(each, field)}, not {mean}")
 
     def _check_deployed(self, datasets: Mapping[str, Dataset]) -> None:
         pairs = [(each.dataset, each.precision) for each in self.deployed]

@@ -305,6 +305,8 @@ def _print_text(card: Card) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from robustzs.cards.averages import in_words
+
     console = Console(file=sys.stdout, highlight=False, markup=False)
     table = Table(title=terminal_safe(card.model.name), title_justify="left")
     # Without depths every attack is on top-1, and every question, too.
@@ -318,6 +320,12 @@ def _print_text(card: Card) -> None:
         table.add_row(*_row(result, deep=deep, deployed=deployed))
     if card.results:
         console.print(table)
+    for average in card.averages:
+        size = average.eps if average.norm == "Linf" else f"{average.norm} {average.eps}"
+        console.print(
+            f"average of {terminal_safe(in_words(average))}: {average.clean_accuracy:.1%} clean, "
+            f"{average.robust_accuracy:.1%} under {average.attack} at {size}"
+        )
     for each in card.deployed:
         low, high = each.clean_interval.low, each.clean_interval.high
         console.print(

@@ -11,6 +11,8 @@ from robustzs_training.evaluation.assembly import assemble
 from robustzs_training.evaluation.request import EvaluateRequest, parse_threats
 from robustzs_training.evaluation.scenes import Scene
 
+from robustzs.cards.averages import in_words
+from tests.training.evaluation.evaluate_runs import evaluated
 from tests.training.evaluation.published_shards import write_shards
 
 CLASSES = ("airplane", "automobile/car", "bird")
@@ -117,6 +119,36 @@ def test_a_preset_reaches_the_run(
     rule = dtd.images.description["preprocess"]
     assert (rule["resize_size"], rule["interpolation"]) == resize
     assert (len(dtd.images.keys), dtd.native) == (4, False)
+
+
+def test_a_measured_preset_tells_the_average_of_what_was_there(bundle: Path, root: Path) -> None:
+    request = EvaluateRequest(
+        model=str(bundle),
+        data=(),
+        threats=parse_threats("7/255"),
+        preset="qt-aft",
+        root=root,
+        skip_missing=True,
+        n=4,
+        device="cpu",
+    )
+    outcome, _ = evaluated(request)
+    card = outcome.card
+    assert card is not None
+    assert card.complete, card.incomplete_reason
+    assert card.preset == "qt-aft"
+    rows = {(row.dataset, row.attack): row for row in card.results}
+    assert {row.eps for row in rows.values()} == {"4/255"}
+    assert [(each.attack, each.eps) for each in card.averages] == [
+        ("autoattack", "4/255"),
+        ("pgd", "4/255"),
+        ("worst", "4/255"),
+    ]
+    for each in card.averages:
+        assert in_words(each) == "2 of 18 sets (cifar10, dtd)"
+        two = [rows[name, each.attack].clean_accuracy for name in each.datasets]
+        assert each.clean_accuracy == sum(two) / 2
+    assert "4 pictures of each set, fewer" in "\n".join(card.protocol)
 
 
 def _part(found: Any, wanted: Any) -> Any:

@@ -20,6 +20,7 @@ from robustzs_training.evaluation.report.page import render
 from robustzs_training.evaluation.report.plots import accuracy_against_eps, plots_of
 from robustzs_training.evaluation.report.tables import banners, headlines
 
+from robustzs.cards.averages import averages_of
 from robustzs.cards.schema import Card, Check, Dataset
 from robustzs.errors import EvaluationError, UsageError
 from tests.training.evaluation.report_cards import (
@@ -311,3 +312,13 @@ def test_a_card_that_was_read_again_gives_the_same_page() -> None:
     made = card()
     again = Card.model_validate_json(made.to_json())
     assert render(again, []) == render(made, [])
+
+
+def test_averages_say_which_sets_they_are_over() -> None:
+    shown = card()
+    page = render(shown, ())
+    assert "Averages over data sets" not in page
+    averages = averages_of(shown.results, left_out=("nothing",), n_wanted=13)
+    page = render(shown.model_copy(update={"averages": averages}), ())
+    assert "Averages over data sets" in page
+    assert page.count("2 of 13 sets (photographs, drawings)") == len(averages) == 4

@@ -28,6 +28,7 @@ from robustzs_training.evaluation.cost import in_words, seconds_per_step
 from robustzs_training.evaluation.insertion import CARD_NAME, check_writable, put_into_bundle
 from robustzs_training.evaluation.pace import Herald, Pace
 from robustzs_training.evaluation.place import join, stoppable
+from robustzs_training.evaluation.presets import get_preset
 from robustzs_training.evaluation.publish import (
     Circumstances,
     Judged,
@@ -216,6 +217,7 @@ class _Run:
         """The card of what is known."""
         judged = self.judged()
         checks = [*self.checks, *checks_after(self.measurements, judged)]
+        preset = None if self.request.preset is None else get_preset(self.request.preset)
         return card_of(
             judged,
             Circumstances(
@@ -223,6 +225,8 @@ class _Run:
                 checks=checks,
                 protocol=self._sentences(),
                 preset=self.request.preset,
+                not_averaged=() if preset is None else preset.not_zero_shot,
+                n_averaged=None if preset is None else preset.n_averaged,
                 reason=reason,
                 keep_outcomes=self.request.keep_outcomes,
                 timings=self._timings(),

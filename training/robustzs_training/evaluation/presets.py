@@ -107,6 +107,11 @@ class Preset:
     attacks: tuple[AttackSetting, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def n_averaged(self) -> int:
+        """Sets that its average is over, where all of them are there."""
+        return len(set(self.datasets) - set(self.not_zero_shot))
+
     def preprocess(self, own: PreprocessConfig) -> PreprocessConfig:
         """How a picture becomes pixels of a model whose own rule is ``own``."""
         if self.resize == "model":

@@ -15,6 +15,7 @@ from robustzs._version import __version__
 from robustzs.bundle.manifest import BundleManifest
 from robustzs.bundle.store import canonical_json
 from robustzs.cards import schema
+from robustzs.cards.averages import averages_of
 from robustzs.cards.reading import make_deployed, make_result, measured_digest
 from robustzs.errors import CardError
 from robustzs.labels.templates import TemplateSet
@@ -76,6 +77,8 @@ class Circumstances:
         checks: Of whether the numbers can be trusted.
         protocol: Sentences.
         preset: The paper whose protocol this is.
+        not_averaged: Sets that are no part of the average.
+        n_averaged: Sets that the protocol's average is over.
         reason: Why the run was cut off; ``None`` where it was not.
         keep_outcomes: Whether the card holds what became of every picture.
         timings: How long it took.
@@ -85,6 +88,8 @@ class Circumstances:
     checks: Sequence[schema.Check] = ()
     protocol: Sequence[str] = ()
     preset: str | None = None
+    not_averaged: Sequence[str] = ()
+    n_averaged: int | None = None
     reason: str | None = None
     keep_outcomes: bool = True
     timings: schema.Timings | None = None
@@ -135,6 +140,9 @@ def card_of(judged: Sequence[Judged], about: Circumstances) -> schema.Card:
         attacks=tuple(attacks.values()),
         results=tuple(results),
         deployed=tuple(deployed),
+        averages=averages_of(
+            results if complete else (), left_out=about.not_averaged, n_wanted=about.n_averaged
+        ),
         checks=tuple(about.checks),
         versions=versions(),
         digests={

@@ -127,6 +127,7 @@ def render(card: Card, plots: Sequence[Plot], examples: Sequence[Example] = ()) 
         policy=_POLICY.format(digest),
         banners=tables.banners(card),
         headlines=tables.headlines(card),
+        averages=tables.averages(card),
         protocol=tables.protocol_rows(card),
         sections=tables.sections(card),
         plots=[(plot, data_uri(plot.png)) for plot in plots],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
+from robustzs.cards.averages import in_words
 from robustzs.cards.schema import Attack, Card, Dataset, Interval, Meaning, Result
 from robustzs.threat import parse_size
 from robustzs_training.evaluation.report.choice import (
@@ -84,6 +85,17 @@ class Headline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mean:
+    """An average over datasets; ``over`` says which."""
+
+    attack: str
+    eps: str
+    clean: str
+    robust: str
+    over: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployed:
     """A line on encoders as they are deployed; without ``robust`` they were not attacked."""
 
@@ -142,6 +154,20 @@ def headlines(card: Card) -> list[Headline]:
             )
         )
     return found
+
+
+def averages(card: Card) -> list[Mean]:
+    """A line for each average over datasets."""
+    return [
+        Mean(
+            attack=each.attack,
+            eps=each.eps if each.norm == "Linf" else f"{each.norm} {each.eps}",
+            clean=f"{each.clean_accuracy:.1%}",
+            robust=f"{each.robust_accuracy:.1%}",
+            over=in_words(each),
+        )
+        for each in card.averages
+    ]
 
 
 def sections(card: Card) -> list[Section]:
