@@ -30,6 +30,7 @@ from robustzs.errors import EvaluationError
 from robustzs.threat import format_size
 from robustzs_training.evaluation.attacks.view import check_bounds, judge
 from robustzs_training.evaluation.base import EvaluationSet
+from robustzs_training.evaluation.memory import give_back
 from robustzs_training.evaluation.state import EvaluationState, Line
 from robustzs_training.evaluation.trials import BoolArray, Target, Trial
 
@@ -300,6 +301,7 @@ class Measurement:
                 if self.deadline is not None and time.monotonic() > self.deadline:
                     break
                 work(left)
+                give_back()
                 report(len(self.state.known(question)), len(rows))
         self.place.wait()
         self.state.reload()
