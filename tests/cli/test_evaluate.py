@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.cli.conftest import Run
-
-WITHOUT_TORCH = """
-import sys
-sys.modules["torch"] = None
-from robustzs.cli.main import main
-main(["evaluate", "--data", "photos"])
-"""
+from tests.cli.conftest import Run, WithoutTorch
 
 
 def test_help_leads_from_a_folder_to_a_shipped_card(
@@ -39,17 +29,9 @@ def test_help_leads_from_a_folder_to_a_shipped_card(
     assert places == sorted(places)
 
 
-def test_without_torch_the_extra_is_named() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
+def test_without_torch_the_extra_is_named(without_torch: WithoutTorch) -> None:
+    done = without_torch(["evaluate", "--data", "photos"])
     assert 'pip install "robustzs[train]"' in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
