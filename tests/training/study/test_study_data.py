@@ -213,6 +213,7 @@ class TestPictures:
         assert used["train"] or used["val"]
         assert not used["train"] & used["val"]
 
+    @pytest.mark.slow
     def test_trained_on_and_measured_as_they_are(
         self, tmp_path: Path, photographs: tuple[Photograph, ...]
     ) -> None:

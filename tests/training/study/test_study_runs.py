@@ -152,12 +152,12 @@ class TestReport:
     def test_tables_and_plots(self, finished: tuple[Path, list[RowResult]], tmp_path: Path) -> None:
         output, rows = finished
         page = tmp_path / "README.md"
-        page.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nAnd this.\n", encoding="utf-8")
+        page.write_text(f"# Mine\n\n{BEGIN}\nof yesterday\n{END}\n\nAnd this.\n", encoding="utf-8")
         written = write_report(output, tmp_path)
         text = page.read_text("utf-8")
         assert text.startswith("# Mine\n")
         assert text.endswith("And this.\n")
-        assert "old" not in text
+        assert "of yesterday" not in text
         for row in rows:
             assert f"| {row.label} |" in text
         assert [path.name for path in written] == [
@@ -167,7 +167,7 @@ class TestReport:
             "depths.png",
         ]
         assert all(f"({path.name})" in text for path in written[1:])
-        assert "They do not compare" not in text
+        assert "do not compare" not in text
         n_right, n = rows[0].clean[FASHION]
         assert f"| before training | {n_right / n:.1%} (" in text
         first = {path.name: path.read_bytes() for path in written}

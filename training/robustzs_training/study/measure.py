@@ -7,6 +7,7 @@ Every batch is on the disk before the next one starts.
 
 from __future__ import annotations
 
+import itertools
 import platform
 import time
 from collections.abc import Callable
@@ -20,7 +21,9 @@ import torch
 from robustzs import settings
 from robustzs.bundle.store import Bundle
 from robustzs.cards import schema
+from robustzs.labels import LabelSet
 from robustzs.labels.templates import get_templates
+from robustzs.metrics.verdicts import cut_at
 from robustzs.threat import ThreatModel
 from robustzs_training.evaluation.assembly import Bench
 from robustzs_training.evaluation.checking import checks_after, checks_before
@@ -220,9 +223,16 @@ def _concepts(stage: Stage, pictures: Pictures, protocol: Protocol) -> Scene:
     """Drawings of things that no training picture shows, among these things."""
     images = _open(str(pictures.data / "held_out.csv"), CONCEPTS, stage, protocol, labels="own")
     # Severity needs a tree, and a tree a depth to ask at; no superclass is attacked here.
-    height = int(load_tree("wordnet", images.labels).depth.max())
-    depths = (str(height // 2),) if height > 1 and not protocol.full else ()
+    depths = () if protocol.full else _where_it_branches(images.labels)
     return _scene(replace(stage, depths=depths), images, _on_labels(protocol))
+
+
+def _where_it_branches(labels: LabelSet) -> tuple[str, ...]:
+    """A depth in the middle of WordNet's tree over labels, or the next one with two nodes."""
+    tree = load_tree("wordnet", labels)
+    height = int(tree.depth.max())
+    found = (d for d in range(max(1, height // 2), height) if len(cut_at(tree, d)) > 1)
+    return tuple(str(depth) for depth in itertools.islice(found, 1))
 
 
 def _photographs(stage: Stage, pictures: Pictures, protocol: Protocol, output: Path) -> Scene:
