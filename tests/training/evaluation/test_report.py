@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from robustzs_training.evaluation.report import write_report
+from robustzs_training.evaluation.report import plots, write_report
 from robustzs_training.evaluation.report.choice import headline_attack, on_labels
 from robustzs_training.evaluation.report.examples import pictures, steps
 from robustzs_training.evaluation.report.page import render
@@ -240,6 +240,15 @@ def test_the_strongest_attack_is_the_headline() -> None:
     ]
     weak = [row for row in on_labels(made.results) if row.attack == "pgd"]
     assert headline_attack(weak) == "pgd"
+
+
+def test_radii_that_were_measured_are_marked_and_no_others() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    shown = card()
+    plots._eps_panel(axes, shown, on_labels(shown.results))
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "1", "2"]
 
 
 def test_two_norms_have_a_panel_each() -> None:

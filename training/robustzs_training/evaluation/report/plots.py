@@ -34,6 +34,7 @@ from robustzs_training.evaluation.report.choice import (
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
+_TICKS = 8
 _DASHES = ("-", "--", ":", "-.")
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -137,6 +138,9 @@ def _eps_panel(axes: Axes, card: Card, results: Sequence[Result]) -> None:
             dash=_DASHES[attacks.index(attack) % len(_DASHES)],
             shift=_shift(number, len(series), widest),
         )
+    radii = sorted({0.0, *(parse_size(result.eps) * unit for result in results)})
+    if len(radii) <= _TICKS:  # between few radii nothing was measured, so nothing is marked there
+        axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
     axes.set_xlabel("eps in 255ths of a pixel (Linf)" if unit > 1.0 else "eps (L2)")
     axes.set_ylabel("top-1 accuracy")
     _finish(axes, legend=len(series))
