@@ -157,9 +157,10 @@ def _of_store(kind: Kind, noun: str, body: BodyName, document: Any) -> tuple[Ope
             path=path,
             endpoint=kept.put_label_set if is_labels else kept.put_hierarchy,
             summary=f"Keep {noun} under an id",
-            description="Texts are encoded now and their features kept on disk, so that no later "
-            "request waits for them. `If-None-Match: *` makes a new one only; `If-Match` replaces "
-            "only what the client knows.",
+            description="Texts are encoded now, with the model's own templates, and their features "
+            "kept on disk, where later requests with the same texts find them. "
+            "`If-None-Match: *` makes a new one only; `If-Match` replaces only what the client "
+            "knows.",
             tag="Kept",
             body=body,
             answers={

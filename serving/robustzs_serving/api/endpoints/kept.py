@@ -87,7 +87,7 @@ async def _may_put(kind: Kind, request: Request, context: Context) -> Preconditi
 
 
 async def _prepare(request: Request, context: Context, call: ClassifyCall) -> None:
-    """Encode the texts now: features are kept on disk, so that no later request waits for them."""
+    """Encode the texts now; a later request with the same ones reads their features from disk."""
     when = deadline(request, context.settings)
     await context.engine.classify(call, deadline=when, caller=caller(request))
 
