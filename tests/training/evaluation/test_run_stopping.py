@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -119,14 +120,22 @@ def test_ctrl_c_under_torchrun_leaves_a_card_and_a_state_that_goes_on(
     assert "not complete: interrupted" in said
     card = read_card(output / "card.json")
     assert (card.complete, card.incomplete_reason) == (False, "interrupted")
-    kept = [path.read_bytes() for path in sorted((output / "state").glob("journal-*.jsonl"))]
+    kept = _journals(output)
     assert len(kept) == 2
     again = _resumed(request_of, output)
-    assert [path.read_bytes() for path in sorted((output / "state").glob("journal-*.jsonl"))] > kept
-    assert again.complete
+    assert again.complete, again.incomplete_reason
     (result,) = again.results
     assert result.n == 18
-    assert all(part.n <= 18 for part in card.results)
+    assert sum(part.n for part in card.results) <= 18
+    later = _journals(output)
+    assert all(now.startswith(before) for now, before in zip(later, kept, strict=True))
+    lines = [json.loads(line) for journal in later for line in journal.splitlines()]
+    rows = [row for line in lines if "apgd-ce" in line["question"] for row in line["rows"]]
+    assert len(rows) == len(set(rows)) == result.n_clean  # nothing was done twice
+
+
+def _journals(output: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((output / "state").glob("journal-*.jsonl"))]
 
 
 def _wait_for(state: Path, n_journals: int, process: subprocess.Popen[str]) -> None:
