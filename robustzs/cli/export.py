@@ -131,7 +131,7 @@ def export(
     force: ForceOption = False,
     triton: TritonOption = None,
     triton_device: TritonDeviceOption = TritonDevice.auto,
-    triton_instances: InstancesOption = 1,
+    triton_instances: InstancesOption = 2,
     triton_threads: TritonThreadsOption = 1,
     triton_max_rows: TritonRowsOption = 32,
 ) -> None:

@@ -183,9 +183,10 @@ def test_other_weights_after_a_restart_are_refused(
 @pytest.fixture
 def narrow_triton(tiny_bundle: Path, tmp_path: Path) -> Iterator[Triton]:
     """One row at a time, two wait."""
-    server = launch(
-        export(tiny_bundle, tmp_path, max_rows=1, max_queue=2, queue_seconds=0.5), tmp_path
+    repository = export(
+        tiny_bundle, tmp_path, instances=1, max_rows=1, max_queue=2, queue_seconds=0.5
     )
+    server = launch(repository, tmp_path)
     yield server
     server.kill()
 
@@ -224,12 +225,20 @@ def test_a_full_queue_and_a_long_wait_are_rejected(
     assert backend.encode_image(pixels(1)).shape[0] == 1
 
 
-def test_closing_cancels_what_runs(own_triton: Triton, connect: Connect) -> None:
-    backend = connect(own_triton.grpc, seconds=30.0)
+@pytest.fixture
+def lone_triton(tiny_bundle: Path, tmp_path: Path) -> Iterator[Triton]:
+    """One instance of each model."""
+    server = launch(export(tiny_bundle, tmp_path, instances=1), tmp_path)
+    yield server
+    server.kill()
+
+
+def test_closing_cancels_what_runs(lone_triton: Triton, connect: Connect) -> None:
+    backend = connect(lone_triton.grpc, seconds=30.0)
     values = np.random.default_rng(0).random(pixels(1).shape, dtype=np.float32)
     backend.encode_image(values)
-    slow_down(own_triton, "tiny_image", 2.0)
-    before = counted(own_triton, "tiny_image")
+    slow_down(lone_triton, "tiny_image", 2.0)
+    before = counted(lone_triton, "tiny_image")
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(backend.encode_image, values)
         time.sleep(0.5)
@@ -241,9 +250,9 @@ def test_closing_cancels_what_runs(own_triton: Triton, connect: Connect) -> None
             with pytest.raises(InferenceError, match="closed"):
                 call.result()
         assert time.monotonic() - started < 1.0
-    until(lambda: counted(own_triton, "tiny_image") > before)
+    until(lambda: counted(lone_triton, "tiny_image") > before)
     time.sleep(2.5)
-    assert counted(own_triton, "tiny_image") == before + 1, "what waited was cancelled there, too"
+    assert counted(lone_triton, "tiny_image") == before + 1, "what waited was cancelled there, too"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -273,6 +282,19 @@ def test_a_model_that_was_unloaded_is_unavailable(
         np.testing.assert_array_equal(backend.encode_image(pixels(3)), wanted)
     finally:
         server.kill()
+
+
+def test_a_queue_policy_does_not_stall_clients(triton: Triton, connect: Connect) -> None:
+    """With one instance, each tenth request waits for half a second in Triton's batcher."""
+    backend = connect(triton.grpc)
+    values = np.random.default_rng(0).random(pixels(1).shape, dtype=np.float32)
+    seconds = []
+    for _ in range(100):
+        started = time.monotonic()
+        backend.encode_image(values)
+        seconds.append(time.monotonic() - started)
+    stalls = sum(one > 0.45 for one in seconds)
+    assert stalls <= 3, sorted(seconds)[-10:]
 
 
 def test_large_batches_go_in_parts(triton: Triton, connect: Connect) -> None:

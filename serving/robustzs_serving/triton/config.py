@@ -5,6 +5,9 @@ What is set and why (measured settings: those of ``robustzs.backends.onnx``):
 - Requests wait for company at most ``queue_delay_ms`` and in line at most ``queue_seconds``; what
   waits longer, or finds ``max_queue`` before it, is rejected: a client that is told so in time asks
   another server, or later. A client may ask for less time, not for more.
+- Two instances: with a queue policy, Triton (all releases since 23.09) does not fetch ahead, and a
+  request that comes while no instance waits does not wake its batcher, which then looks again after
+  half a second. One instance alone loses most of its throughput to that.
 - No memory pattern: it is planned for one batch size and kept for each that comes by. Weights
   outside the arena, which would round them up to powers of two. (Each instance has a copy of them:
   no released Triton shares sessions.)
@@ -58,7 +61,7 @@ class ServerOptions:
     """
 
     device: Device = "auto"
-    instances: int = 1
+    instances: int = 2
     threads: int = 1
     max_rows: int = 32
     queue_delay_ms: float = 2.0
