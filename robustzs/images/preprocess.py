@@ -13,7 +13,7 @@ from robustzs.errors import ImageTooLargeError
 from robustzs.images.color import Image, to_rgb
 from robustzs.images.config import PreprocessConfig
 
-__all__ = ["PreprocessConfig", "preprocess"]
+__all__ = ["PreprocessConfig", "fit", "preprocess"]
 
 # A picture of 65535 x 1 pixels, its short side brought to 224, would have 3 billion.
 MAX_RESIZED_PIXELS = 50_000_000
@@ -35,6 +35,24 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> npt.NDArray[np.f
         ImageTooLargeError: so long and thin that the resized image would have more than
             ``MAX_RESIZED_PIXELS``.
     """
+    pixels = np.ascontiguousarray(fit(image, config).transpose(2, 0, 1), dtype=np.float32)
+    pixels /= np.float32(255.0)
+    return pixels
+
+
+def fit(image: Image.Image, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+    """Resize and crop an image: ``preprocess`` without the scaling, for where bytes are sent.
+
+    Args:
+        image: As for ``preprocess``.
+        config: The rule of the model.
+
+    Returns:
+        ``[H, W, 3]`` uint8, read-only.
+
+    Raises:
+        ImageTooLargeError: as for ``preprocess``.
+    """
     image = to_rgb(image)
     resample = _FILTERS[config.interpolation]
     height, width = config.image_size
@@ -51,10 +69,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> npt.NDArray[np.f
             size = _keep_ratio(image, config.image_size, longest=False)
             resample = Image.Resampling.BICUBIC
         image = _center_crop(_resize(image, size, resample), config.image_size, (0, 0, 0))
-    values = np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
-    pixels = np.ascontiguousarray(values, dtype=np.float32)
-    pixels /= np.float32(255.0)
-    return pixels
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _shortest(image: Image.Image, size: int) -> tuple[int, int]:

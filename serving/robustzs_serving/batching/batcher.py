@@ -64,6 +64,8 @@ class Batcher:
         buckets: padded sizes, ascending; the last is at least ``max_rows``.
         queue_rows: rows that may wait, >= 1.
         in_flight: batches that run at once, >= 1; more than one where the model is elsewhere.
+        max_padding: share of a run that may be padding where fewer rows would fill a smaller size,
+            in [0, 1]; the rows left over run next. Worth it where padding costs as much as images.
         metrics: what is counted.
     """
 
@@ -77,6 +79,7 @@ class Batcher:
         buckets: Sequence[int] = (1, 2, 4, 8, 16),
         queue_rows: int = 256,
         in_flight: int = 1,
+        max_padding: float = 1.0,
         metrics: Metrics | None = None,
     ) -> None:
         if min(max_rows, queue_rows, in_flight) < 1 or not wait_seconds >= 0.0:
@@ -94,6 +97,7 @@ class Batcher:
         self._wait_seconds = wait_seconds
         self._buckets = tuple(buckets)
         self._queue_rows = queue_rows
+        self._max_padding = max_padding
         self._metrics = metrics or Metrics()
         self._rows: deque[_Row] = deque()
         self._n_waiting = 0
@@ -222,7 +226,8 @@ class Batcher:
         """The next batch: rows that somebody still waits for, oldest first."""
         batch: list[_Row] = []
         now = time.monotonic()
-        while self._rows and len(batch) < self._max_rows:
+        n_rows = self._rows_of_a_run(min(max(self._n_waiting, 1), self._max_rows))
+        while self._rows and len(batch) < n_rows:
             row = self._rows.popleft()
             if now >= row.deadline:
                 _fail(row, _late())
@@ -232,6 +237,16 @@ class Batcher:
                 self._metrics.waited(now - row.since)
                 batch.append(row)
         return batch
+
+    def _rows_of_a_run(self, n_waiting: int) -> int:
+        """How many of the rows that wait run together."""
+        size = self._padded_size(n_waiting)
+        if size - n_waiting <= self._max_padding * size:
+            return n_waiting
+        return max((size for size in self._buckets if size < n_waiting), default=n_waiting)
+
+    def _padded_size(self, n_rows: int) -> int:
+        return next(size for size in self._buckets if size >= n_rows)
 
     def _begin(self, batch: list[_Row]) -> None:
         if not batch:
@@ -263,7 +278,7 @@ class Batcher:
 
     async def _attempt(self, batch: list[_Row]) -> BaseException | None:
         """Run a batch and answer its rows, or say why not."""
-        size = next(size for size in self._buckets if size >= len(batch))
+        size = self._padded_size(len(batch))
         started = time.monotonic()
         loop = asyncio.get_running_loop()
         running = loop.run_in_executor(self._threads, self._run_rows, batch, size)

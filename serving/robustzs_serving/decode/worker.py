@@ -13,13 +13,11 @@ import signal
 import socket
 import sys
 
-import numpy as np
-
 from robustzs.errors import ImageError, ImageTooLargeError
 from robustzs.images.config import PreprocessConfig
 from robustzs.images.decode import decode_image
 from robustzs.images.limits import ImageLimits
-from robustzs.images.preprocess import preprocess
+from robustzs.images.preprocess import fit
 from robustzs_serving.decode import wire
 
 _FOREVER = float("inf")
@@ -49,15 +47,14 @@ def main() -> None:
 
 def _answer(data: bytes, config: PreprocessConfig, limits: ImageLimits) -> bytes:
     try:
-        pixels = preprocess(decode_image(data, limits), config)
+        pixels = fit(decode_image(data, limits), config)
     except ImageError as error:
         return wire.pack_refusal(error)
     except MemoryError:
         return wire.pack_refusal(
             ImageTooLargeError("there is not enough memory for this image", hint="scale it down")
         )
-    # ``preprocess`` divided these bytes by 255: they come back exactly.
-    return wire.OK + np.rint(pixels * np.float32(255.0)).astype(np.uint8).tobytes()
+    return wire.OK + pixels.transpose(2, 0, 1).tobytes()
 
 
 def _load_codecs(config: PreprocessConfig, limits: ImageLimits) -> None:

@@ -7,6 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import lru_cache
 
 
 class RateLimiter:
@@ -72,6 +73,7 @@ class RateLimiter:
             del self._full_at[oldest]
 
 
+@lru_cache(maxsize=1024)
 def address_name(address: str) -> str:
     """An address as who it stands for: an IPv6 client has a whole /64 of them."""
     try:

@@ -3,6 +3,7 @@
 ```
 engine.py        Engine: puts the parts together, starts and stops them
 classifiers.py   Classifiers: made once per choice of labels, tree and options; LRU by bytes
+waiting.py       waiting for two things, up to a deadline, within a span
 lanes.py         TextLanes: threads in which texts are encoded
 weight.py        prompts that a classifier needs, bytes that it holds
 rows.py          what comes back: answers, features, error rows

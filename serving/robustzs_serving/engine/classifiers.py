@@ -66,6 +66,15 @@ class Classifiers:
             return False
         return prompts_needed(call, self._embedder.manifest.templates) >= LONG
 
+    def kept(self, call: ClassifyCall) -> Classifier | None:
+        """The classifier that answers a call, where it is there already."""
+        found = self._kept.get(call.cache_key)
+        if found is None:
+            return None
+        self._metrics.looked_up("classifiers", hit=True)
+        self._kept.move_to_end(call.cache_key)
+        return found[0]
+
     async def get(self, call: ClassifyCall, *, deadline: float, caller: str = "") -> Classifier:
         """The classifier that answers a call; made in a thread where it is not there.
 
@@ -80,12 +89,11 @@ class Classifiers:
             DeadlineError: it was not made in time; it will be there later.
         """
         _check(call)
-        key = call.cache_key
-        kept = self._kept.get(key)
-        self._metrics.looked_up("classifiers", hit=kept is not None)
+        kept = self.kept(call)
         if kept is not None:
-            self._kept.move_to_end(key)
-            return kept[0]
+            return kept
+        key = call.cache_key
+        self._metrics.looked_up("classifiers", hit=False)
         making = self._making.get(key)
         if making is None or making.result.cancelled():
             n_texts = prompts_needed(call, self._embedder.manifest.templates)

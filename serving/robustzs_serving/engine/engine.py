@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,23 +29,22 @@ from robustzs_serving.decode.pool import DecodePool
 from robustzs_serving.engine.classifiers import Classifiers
 from robustzs_serving.engine.lanes import TextLanes
 from robustzs_serving.engine.rows import Description, Embedded, ErrorRow
+from robustzs_serving.engine.waiting import both, traced, until
 from robustzs_serving.engine.watch import TritonWatch
 from robustzs_serving.errors import (
-    DeadlineError,
     NotReadyError,
     QueueFullError,
     ShuttingDownError,
 )
 from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
-from robustzs_serving.observe import span
+from robustzs_serving.observe import record, span
 from robustzs_serving.observe.metrics import Metrics
 from robustzs_serving.observe.readiness import Readiness
 from robustzs_serving.settings import ServiceSettings
 
-T = TypeVar("T")
-U = TypeVar("U")
 _SCORERS = 2
 _WARM_SECONDS = 3600.0
+_MAX_PADDING_ON_CPU = 1 / 8  # there a row of padding costs as much as an image
 _SCORED_HERE = 4096  # probabilities; fewer cost less than the way to a thread and back
 
 
@@ -84,7 +82,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         embedder = await loop.run_in_executor(None, _load, self._settings)
         self._parts = parts = _Parts(embedder, self._settings, self._metrics)
-        await _both(parts.decoder.start(), parts.warm())
+        await both(parts.decoder.start(), parts.warm())
         for tree in self._settings.warm:
             call = ClassifyCall(images=(), hierarchy=(tree,))
             with suppress(BackendUnavailableError):  # Triton is not there yet: made when asked for
@@ -117,11 +115,14 @@ class Engine:
         """
         with self._inside() as parts:
             _check_model(parts.embedder, call.model)
+            known = self._known(parts, call)
             making = partial(
-                _traced, "classifier", parts.classifiers.get, call, deadline=deadline, caller=caller
+                traced, "classifier", parts.classifiers.get, call, deadline=deadline, caller=caller
             )
             encoding = partial(self._encode, parts, call.images, deadline)
-            if call.images and parts.classifiers.takes_long(call):
+            if known is not None:
+                classifier, rows = known, await encoding()
+            elif call.images and parts.classifiers.takes_long(call):
                 # Nobody has a large tree's texts encoded with what is no image.
                 rows = await encoding()
                 failed = [row for row in rows if isinstance(row, ErrorRow)]
@@ -130,7 +131,7 @@ class Engine:
                     return [*failed]
                 classifier = await making()
             else:
-                classifier, rows = await _both(making(), encoding())
+                classifier, rows = await both(making(), encoding())
             places = [place for place, row in enumerate(rows) if not isinstance(row, ErrorRow)]
             answers = await self._answer(parts, classifier, rows, places, deadline)
             result: list[Answer | ErrorRow] = [
@@ -146,7 +147,7 @@ class Engine:
         """Raw features of images and texts; the same errors as ``classify``."""
         with self._inside() as parts:
             _check_model(parts.embedder, call.model)
-            rows, texts = await _both(
+            rows, texts = await both(
                 self._encode(parts, call.images, deadline),
                 self._encode_texts(parts, call.texts, deadline, caller),
             )
@@ -225,12 +226,22 @@ class Engine:
             if self._n_inside == 0:
                 self._idle.set()
 
+    @staticmethod
+    def _known(parts: _Parts, call: ClassifyCall) -> Classifier | None:
+        started = monotonic()
+        known = parts.classifiers.kept(call)
+        if known is not None:
+            record("classifier", started, monotonic())
+        return known
+
     async def _encode(
         self, parts: _Parts, images: Sequence[ImagePart], deadline: float
     ) -> list[Float32Array | ErrorRow]:
         """Raw features ``[D]`` of each image or its error."""
         if len(images) > min(parts.decoder.free, parts.batcher.free_rows):
             raise QueueFullError("too many images wait already", hint="ask again later")
+        if len(images) == 1:  # most requests: no task of its own
+            return [await _encode_one(parts, images[0], deadline)]
         tasks = [asyncio.ensure_future(_encode_one(parts, image, deadline)) for image in images]
         try:
             return list(await asyncio.gather(*tasks))
@@ -250,7 +261,7 @@ class Engine:
             self._metrics.texts(len(texts), monotonic() - started)
             return features
 
-        return await _until(deadline, parts.lanes.start(encode, n_texts=len(texts), caller=caller))
+        return await until(deadline, parts.lanes.start(encode, n_texts=len(texts), caller=caller))
 
     async def _answer(
         self,
@@ -272,7 +283,7 @@ class Engine:
         if len(good) * sum(map(len, classifier.forest)) <= _SCORED_HERE:
             return score()
         loop = asyncio.get_running_loop()
-        return await _until(deadline, loop.run_in_executor(parts.scorers, score))
+        return await until(deadline, loop.run_in_executor(parts.scorers, score))
 
 
 class _Parts:
@@ -302,6 +313,7 @@ class _Parts:
             buckets=batching.buckets if remote is None else tuple(sizes),
             queue_rows=limits.queue_rows,
             in_flight=_model_lanes(settings) if remote is None else settings.triton.in_flight,
+            max_padding=_MAX_PADDING_ON_CPU if settings.device == "cpu" else 1.0,
             metrics=metrics,
         )
         self.lanes = TextLanes()
@@ -372,26 +384,3 @@ async def _encode_one(parts: _Parts, image: ImagePart, deadline: float) -> Float
         raise  # no fault of this image: the whole request may come again
     except (ImageError, BackendError) as error:
         return ErrorRow(error)
-
-
-async def _traced(name: str, work: Callable[..., Awaitable[T]], *given: Any, **named: Any) -> T:
-    with span(name):
-        return await work(*given, **named)
-
-
-async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
-    """Both results; where one fails the other is cancelled."""
-    tasks = asyncio.ensure_future(first), asyncio.ensure_future(second)
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _until(deadline: float, work: asyncio.Future[T]) -> T:
-    """What a thread gives, or a ``DeadlineError``; the thread goes on in any case."""
-    try:
-        return await asyncio.wait_for(asyncio.shield(work), max(0.0, deadline - monotonic()))
-    except asyncio.TimeoutError as error:
-        raise DeadlineError("there was no time to answer", hint="ask again later") from error

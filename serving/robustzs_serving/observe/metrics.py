@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from robustzs_serving.observe.catalogue import CATALOGUE
 from robustzs_serving.observe.folder import forget_dead_workers, shared_folder
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
     from robustzs.backends.triton import ServerReport
+
+M = TypeVar("M", "Counter", "Gauge", "Histogram")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 Cache = Literal["classifiers", "label_sets", "hierarchies"]
@@ -145,6 +147,7 @@ class PrometheusMetrics(Metrics):
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._children: dict[tuple[str, tuple[str, ...]], Counter | Gauge | Histogram] = {}
         for spec in CATALOGUE:
             short = spec.name.removeprefix("robustzs_")
             if spec.kind == "counter":
@@ -183,16 +186,22 @@ class PrometheusMetrics(Metrics):
 
     def _count(self, name: str, more: int, *labels: str) -> None:
         if more:
-            counter = self._counters[name]
-            (counter.labels(*labels) if labels else counter).inc(more)
+            self._child(self._counters[name], name, labels).inc(more)
 
     def _observe(self, name: str, value: float, *labels: str) -> None:
-        histogram = self._histograms[name]
-        (histogram.labels(*labels) if labels else histogram).observe(value)
+        self._child(self._histograms[name], name, labels).observe(value)
 
     def _set(self, name: str, value: float, *labels: str) -> None:
-        gauge = self._gauges[name]
-        (gauge.labels(*labels) if labels else gauge).set(value)
+        self._child(self._gauges[name], name, labels).set(value)
 
     def _move(self, name: str, change: float) -> None:
         self._gauges[name].inc(change)
+
+    def _child(self, metric: M, name: str, labels: tuple[str, ...]) -> M:
+        """The series with these labels; asking ``labels`` every time costs more than counting."""
+        if not labels:
+            return metric
+        child = self._children.get((name, labels))
+        if child is None:
+            child = self._children[name, labels] = metric.labels(*labels)
+        return cast("M", child)

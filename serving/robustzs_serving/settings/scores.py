@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from robustzs.errors import UsageError
@@ -24,6 +25,7 @@ class ScorePolicy:
     decimals: int = 6
 
     @classmethod
+    @lru_cache(maxsize=8)
     def parse(cls, text: str) -> ScorePolicy:
         """Read what a deployer writes.
 

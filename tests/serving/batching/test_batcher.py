@@ -1,4 +1,4 @@
-"""Batches of the embedded model's own tower, and of towers that fail on purpose."""
+"""Which rows run together, and what becomes of those that fail, wait too long or leave."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -18,10 +17,8 @@ from robustzs_serving.batching import Batcher
 from robustzs_serving.errors import DeadlineError, QueueFullError, ShuttingDownError
 from robustzs_serving.observe.metrics import Metrics
 
-from robustzs.classifier import Embedder
 from robustzs.errors import InferenceError, UsageError
 
-PHOTOS = Path(__file__).parents[3] / "examples" / "photos"
 SHAPE = (3, 4, 4)
 Pixels = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
@@ -318,6 +315,47 @@ def test_warming_runs_every_shape_on_black() -> None:
 
 
 @pytest.mark.parametrize(
+    ("waiting", "max_padding", "runs"),
+    [
+        (5, 1.0, [(5, 3)]),
+        (5, 0.125, [(4, 0), (1, 0)]),
+        (7, 0.125, [(7, 1)]),
+        (3, 0.125, [(2, 0), (1, 0)]),
+        (6, 0.0, [(4, 0), (2, 0)]),
+    ],
+)
+def test_rows_that_would_run_with_much_padding_run_in_two_batches(
+    waiting: int, max_padding: float, runs: list[tuple[int, int]]
+) -> None:
+    metrics, tower = Counted(), Tower()
+
+    async def test(batcher: Batcher) -> None:
+        rows = (batcher.submit(row(value), deadline=soon()) for value in range(waiting))
+        assert [int(features[0]) for features in await asyncio.gather(*rows)] == [*range(waiting)]
+
+    with_batcher(
+        test, tower, max_rows=8, buckets=(1, 2, 4, 8), max_padding=max_padding, metrics=metrics
+    )
+    assert metrics.batches == runs
+
+
+def test_rows_that_all_left_before_the_first_run_hold_nobody_up() -> None:
+    metrics = Counted()
+
+    async def test(batcher: Batcher) -> None:
+        left = [asyncio.ensure_future(batcher.submit(row(1), deadline=soon())) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left)
+        features = await asyncio.wait_for(batcher.submit(row(2), deadline=soon()), 30)
+        assert features[0] == 2
+
+    with_batcher(test, Tower(), wait_seconds=0.05, max_padding=0.125, metrics=metrics)
+    assert metrics.batches == [(1, 0)]
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"max_rows": 0},
@@ -341,70 +379,3 @@ def test_rows_of_another_shape_or_type_are_refused() -> None:
                 await batcher.submit(wrong, deadline=soon())  # type: ignore[arg-type]
 
     with_batcher(submit, Tower())
-
-
-# --- the embedded model ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def embedder() -> Embedder:
-    return Embedder.load(threads=1)
-
-
-@pytest.fixture(scope="module")
-def crops(embedder: Embedder) -> list[Pixels]:
-    """Sixteen pictures: crops of three photographs, as the decoder gives them."""
-    from PIL import Image
-
-    pictures = []
-    for i in range(16):
-        name = ("coffee.jpg", "rocket.jpg", "chelsea.png")[i % 3]
-        with Image.open(PHOTOS / name) as image:
-            part = image.convert("RGB").crop((5 * i, 3 * i, 5 * i + 230, 3 * i + 230))
-        pictures.append(np.rint(embedder.preprocess(part) * 255).astype(np.uint8))
-    return pictures
-
-
-def through(embedder: Embedder, rows: list[Pixels], **options: object) -> list[Features]:
-    async def run() -> list[Features]:
-        batcher = Batcher(
-            embedder.backend.encode_image,
-            shape=(3, 224, 224),
-            wait_seconds=0.2,
-            **options,  # type: ignore[arg-type]
-        )
-        try:
-            return await asyncio.gather(*(batcher.submit(r, deadline=soon()) for r in rows))
-        finally:
-            await batcher.close()
-
-    return asyncio.run(run())
-
-
-def test_within_a_padded_shape_neighbours_change_no_bit(
-    embedder: Embedder, crops: list[Pixels]
-) -> None:
-    one = {"max_rows": 8, "buckets": (8,)}
-    alone = [through(embedder, [crop], **one)[0] for crop in crops[:4]]
-    for company in ([0, 1], [3, 2, 1, 0], [9, 0, 10, 1, 11, 2, 12, 3], [0, 0, 0]):
-        together = through(embedder, [crops[i] for i in company], **one)
-        for place, i in enumerate(company):
-            if i < 4:
-                assert np.array_equal(together[place], alone[i])
-
-
-def test_across_shapes_features_agree_within_a_millionth(
-    embedder: Embedder, crops: list[Pixels]
-) -> None:
-    wide = through(embedder, crops)
-    for size in (1, 2, 4, 8):
-        narrow = through(embedder, crops[:size])
-        for left, right in zip(narrow, wide, strict=False):
-            assert np.abs(left - right).max() <= 1e-6 * max(1.0, float(np.abs(right).max()))
-
-
-def test_features_are_those_of_the_embedder(embedder: Embedder) -> None:
-    data = (PHOTOS / "chelsea.png").read_bytes()
-    pixels = embedder.preprocess(data)
-    (features,) = through(embedder, [np.rint(pixels * 255).astype(np.uint8)])
-    assert np.array_equal(features, embedder.backend.encode_image(pixels[None])[0])
