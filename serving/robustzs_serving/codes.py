@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 CODES: dict[str, tuple[int, str]] = {
     # --- the request as such
     "http-malformed": (400, "what came is no HTTP/1.1 request"),
@@ -75,3 +77,13 @@ CODES: dict[str, tuple[int, str]] = {
     "deadline": (504, "the request took longer than the service allows"),
 }
 """Every code that the service may answer, with its status and what it means."""
+
+
+def codes_document() -> dict[str, Any]:
+    """The table of codes as ``GET /v1/errors`` gives it."""
+    return {
+        "codes": [
+            {"code": code, "status": status, "meaning": meaning}
+            for code, (status, meaning) in CODES.items()
+        ]
+    }

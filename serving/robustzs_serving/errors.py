@@ -15,7 +15,7 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -366,16 +366,6 @@ def envelope_body(problem: Problem, request_id: str) -> dict[str, str | None]:
         "param": problem.param,
         "request_id": request_id,
         "docs": f"{DOCS}#{problem.code}",
-    }
-
-
-def codes_document() -> dict[str, Any]:
-    """The table of codes as ``GET /v1/errors`` gives it."""
-    return {
-        "codes": [
-            {"code": code, "status": status, "meaning": meaning}
-            for code, (status, meaning) in CODES.items()
-        ]
     }
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from robustzs_serving.codes import codes_document
 from robustzs_serving.edge.access import AccessMiddleware
 from robustzs_serving.edge.cors import CorsMiddleware
 from robustzs_serving.edge.envelope import EnvelopeMiddleware, OnReject, UnreadBodyMiddleware
@@ -19,7 +20,7 @@ from robustzs_serving.edge.headers import SecurityHeadersMiddleware
 from robustzs_serving.edge.keys import KeyRing
 from robustzs_serving.edge.request_id import RequestIdMiddleware
 from robustzs_serving.edge.work import WorkMiddleware
-from robustzs_serving.errors import DOCS, codes_document, to_envelope
+from robustzs_serving.errors import DOCS, to_envelope
 from robustzs_serving.settings import ServiceSettings
 
 Handler = Callable[[Request, Exception], Response]

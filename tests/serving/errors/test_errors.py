@@ -11,12 +11,11 @@ import pytest
 import robustzs_serving
 from hypothesis import given
 from hypothesis import strategies as st
-from robustzs_serving.codes import CODES
+from robustzs_serving.codes import CODES, codes_document
 from robustzs_serving.errors import (
     MAX_MESSAGE,
     ServiceError,
     UnknownFieldError,
-    codes_document,
     problem_of,
     quoted,
     status_of,

@@ -15,7 +15,7 @@ from robustzs.errors import LabelError
 from robustzs.hierarchy.load import BUILT_IN, load_hierarchy
 from robustzs.hierarchy.tree import Hierarchy
 from robustzs.labels.label_set import LabelSet
-from tests.serving.ingest.test_read_classify import TREE, b64, form, read, read_json
+from tests.serving.ingest.asking import TREE, b64, form, read, read_json
 
 CATS = LabelSet.from_names(["cat", "dog"])
 IMAGES = (ImagePart(b"x"),)

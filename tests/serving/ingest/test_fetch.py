@@ -20,7 +20,7 @@ from robustzs_serving.ingest.addresses import Address
 from robustzs_serving.settings import Limits, ServiceSettings
 
 from robustzs.errors import ImageTooLargeError, RobustZSError
-from tests.serving.ingest.test_read_classify import request_of
+from tests.serving.ingest.asking import request_of
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 AUTHORITY = trustme.CA()

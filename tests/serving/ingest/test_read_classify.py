@@ -2,101 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from typing import Any
 
-import anyio
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from robustzs_serving.errors import ServiceError, problem_of
-from robustzs_serving.ingest import ClassifyCall, read_classify
+from robustzs_serving.errors import ServiceError
 from robustzs_serving.settings import Limits, ServiceSettings
-from starlette.requests import Request
-from starlette.types import Message
 
-from robustzs.errors import RobustZSError
-
-BOUNDARY = "b0undary"
-TREE = {
-    "format": "robustzs-hierarchy",
-    "schema_version": 1,
-    "name": "pets",
-    "nodes": [
-        {"id": "animal"},
-        {"id": "cat", "parent": "animal"},
-        {"id": "dog", "parent": "animal"},
-    ],
-}
-Part = tuple[str, bytes | str]
-
-
-def part(name: str, content: bytes | str, *extra: str) -> bytes:
-    data = content.encode() if isinstance(content, str) else content
-    head = "\r\n".join([f'Content-Disposition: form-data; name="{name}"', *extra])
-    return f"--{BOUNDARY}\r\n{head}\r\n\r\n".encode() + data + b"\r\n"
-
-
-def form(*parts: Part) -> bytes:
-    return b"".join(part(*each) for each in parts) + f"--{BOUNDARY}--\r\n".encode()
-
-
-def request_of(body: bytes, content_type: str | None, *, size: int = 1000) -> Request:
-    pieces = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
-    messages: list[Message] = [
-        {"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]
-    ]
-    messages.append({"type": "http.request", "body": pieces[-1], "more_body": False})
-
-    async def receive() -> Message:
-        return messages.pop(0)
-
-    headers = [] if content_type is None else [(b"content-type", content_type.encode("latin-1"))]
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "query_string": b""}
-    return Request(scope, receive)
-
-
-def read(
-    body: bytes,
-    content_type: str | None = f"multipart/form-data; boundary={BOUNDARY}",
-    settings: ServiceSettings | None = None,
-    *,
-    size: int = 1000,
-) -> ClassifyCall:
-    request = request_of(body, content_type, size=size)
-    return anyio.run(read_classify, request, settings or ServiceSettings())
-
-
-def read_json(document: Any, settings: ServiceSettings | None = None) -> ClassifyCall:
-    body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return read(body, "application/json", settings)
-
-
-def code_of(body: bytes | Any, **more: Any) -> tuple[int, str, str | None]:
-    reader = read if isinstance(body, bytes) and "json" not in more else read_json
-    more.pop("json", None)
-    with pytest.raises(RobustZSError) as caught:
-        reader(body, **more)
-    problem = problem_of(caught.value)
-    return problem.status, problem.code, problem.param
-
-
-def status_of_reading(body: bytes, *arguments: Any, **more: Any) -> int:
-    """200, or the status of a typed error whose message is one printable line."""
-    try:
-        read(body, *arguments, **more)
-    except RobustZSError as error:
-        problem = problem_of(error)
-        return problem.status if problem.message.isprintable() else 599
-    return 200
-
-
-def b64(data: bytes = b"picture") -> dict[str, str]:
-    return {"b64": base64.b64encode(data).decode()}
-
-
-IMAGE: Part = ("image", b"picture")
+from tests.serving.ingest.asking import (
+    BOUNDARY,
+    IMAGE,
+    TREE,
+    b64,
+    code_of,
+    form,
+    part,
+    read,
+    read_json,
+)
 
 
 def test_both_forms_give_the_same_call() -> None:
@@ -373,59 +295,3 @@ def test_the_closest_field_is_named() -> None:
         read_json({"image": b64(), "hierachy": "flat"})
     with pytest.raises(ServiceError, match="did you mean 'label_set'"):
         read(form(IMAGE, ("labelset", "pets")))
-
-
-ROUNDED = ServiceSettings(scores="rounded:2")
-WITHHELD = ServiceSettings(scores="withheld")
-
-
-@pytest.mark.parametrize(
-    ("settings", "fields", "refused"),
-    [
-        (ROUNDED, {"theta": 0.25}, None),
-        (ROUNDED, {"theta": 0.251}, "theta"),
-        (ROUNDED, {"reject": 0.123}, "reject"),
-        (ROUNDED, {"reject": True}, None),
-        (ROUNDED, {"temperature": 0.1}, "temperature"),
-        (WITHHELD, {"theta": 0.25}, "theta"),
-        (WITHHELD, {"reject": 0.25}, "reject"),
-        (WITHHELD, {"target_accuracy": 0.9}, None),
-    ],
-)
-def test_options_may_not_reveal_what_is_withheld(
-    settings: ServiceSettings, fields: dict[str, Any], refused: str | None
-) -> None:
-    document = {"image": b64(), **fields}
-    if refused is None:
-        assert read_json(document, settings).images
-    else:
-        assert code_of(document, settings=settings) == (403, "scores-withheld", refused)
-
-
-@given(st.binary(max_size=400), st.integers(1, 50))
-def test_no_bytes_of_a_form_raise_anything_untyped(noise: bytes, size: int) -> None:
-    for body in (noise, part("image", b"x") + noise, form(("labels", noise), IMAGE)):
-        assert status_of_reading(body, size=size) < 500
-
-
-NAMES = ["image", "images", "labels", "label_set", "hierarchy", "templates", "theta", "top_k"]
-NAMES += ["level", "root", "reject", "strategy", "model", "on_unknown", "b64", "url", "nodes"]
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), inner, max_size=4)
-    ),
-    max_leaves=20,
-)
-
-
-@given(st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=5))
-def test_no_json_raises_anything_untyped(document: dict[str, Any]) -> None:
-    for body in (document, {"image": b64(), **document}):
-        assert status_of_reading(json.dumps(body).encode(), "application/json") < 500
-
-
-@given(st.sampled_from([n for n in NAMES if n not in ("b64", "url", "nodes")]), st.text())
-def test_no_text_of_a_field_raises_anything_untyped(name: str, text: str) -> None:
-    assert status_of_reading(form(IMAGE, (name, text.encode("utf-8", "surrogatepass")))) < 500

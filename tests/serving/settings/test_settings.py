@@ -122,7 +122,7 @@ def test_what_kubernetes_and_the_core_set_is_left_alone() -> None:
         "ROBUSTZS_SERVICE_PORT_HTTP": "3000",
         "ROBUSTZS_PORT_3000_TCP": "tcp://10.0.0.7:3000",
         "ROBUSTZS_PORT_3000_TCP_ADDR": "10.0.0.7",
-        "ROBUSTZS_CACHE": "/tmp/cache",
+        "ROBUSTZS_CACHE": "/models/cache",
         "ROBUSTZS_CACHE_MAX_BYTES": "0",
         "ROBUSTZS_MODELS": "/models",
         "ROBUSTZS_SOMETHING_ELSE": "1",
