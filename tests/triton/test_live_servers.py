@@ -117,6 +117,21 @@ def test_a_hanging_server_costs_one_deadline(
     own_triton.signal(signal.SIGCONT)
 
 
+def test_what_a_server_runs_is_told_while_it_hangs(own_triton: Triton, connect: Connect) -> None:
+    """The service says so on its event loop."""
+    backend = connect(own_triton.grpc, seconds=1.0)
+    backend.report()
+    assert (backend.image_precision, backend.text_precision) == ("fp32", "fp32")
+    backend.encode_image(pixels(1))
+    own_triton.signal(signal.SIGSTOP)
+    with pytest.raises(BackendTimeoutError):
+        backend.encode_image(pixels(1))
+    started = time.monotonic()
+    assert (backend.image_precision, backend.text_precision) == ("fp32", "fp32")
+    assert time.monotonic() - started < 0.2
+    own_triton.signal(signal.SIGCONT)
+
+
 def test_a_crowd_at_a_hanging_server_waits_once(
     own_triton: Triton, connect: Connect, tiny_bundle: Path
 ) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from robustzs.backends.triton import TritonBackend, TritonTarget
@@ -91,6 +95,7 @@ CASES: list[tuple[str | None, str, type[BackendError]]] = [
     ("400", "invalid shape", BackendMismatchError),
     ("503", "Request timeout expired", BackendOverloadedError),
     ("500", "failed", InferenceError),
+    ("302", "client received an empty response", BackendUnavailableError),
     (None, "failed to obtain inference response", InferenceError),
 ]
 
@@ -121,3 +126,102 @@ def test_nobody_there(tiny_bundle: Path, protocol: str) -> None:
         backend.close()
         with pytest.raises(InferenceError, match="closed"):
             backend.encode_image(pixels)
+
+
+def refusing() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_looking_at_servers_over_http_again_and_again_costs_no_descriptors(
+    tiny_bundle: Path,
+) -> None:
+    """gevent keeps four of them, and a thread, for each thread that ever asked."""
+    own = psutil.Process()
+    before = own.num_fds(), threading.active_count()
+    urls = (f"http://{refusing()}", f"http://{refusing()}")
+    backend = TritonBackend(Bundle.load(tiny_bundle), TritonTarget(urls=urls, seconds=2.0))
+    backend.report()
+    seen = own.num_fds()
+    for _ in range(10):
+        backend.report()
+        asking = threading.Thread(target=backend.report)
+        asking.start()
+        asking.join()
+    assert own.num_fds() <= seen + 4  # a thread more, should two calls have met
+    backend.close()
+    end = time.monotonic() + 10.0
+    while (own.num_fds(), threading.active_count()) > before:
+        assert time.monotonic() < end, "what was closed keeps descriptors or threads"
+        time.sleep(0.05)
+
+
+@contextmanager
+def answering(answer: bytes, pause: float = 0.0) -> Iterator[str]:
+    """A server that says the same whatever it is asked, a byte at a time if it pauses."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def work() -> None:
+        while True:
+            try:
+                client, _ = listening.accept()
+            except OSError:
+                return
+            with client, suppress(OSError):
+                client.recv(65536)
+                for byte in answer if pause else ():
+                    client.sendall(bytes([byte]))
+                    time.sleep(pause)
+                if not pause:
+                    client.sendall(answer)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join(10)
+
+
+def says(body: bytes, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+NO_TRITON = {
+    "a page": says(b"<html>hello</html>"),
+    "a number": says(b"5"),
+    "nothing": says(b""),
+    "null": says(b"null"),
+    "no parameters": says(b'{"name": "tiny_image", "parameters": null}'),
+    "a word for a parameter": says(b'{"parameters": {"robustzs_digest": "x"}}'),
+    "no text": says(b"\xff\xfe"),
+    "a broken proxy": says(b"oops", "500 Internal Server Error"),
+    "another place": says(b"", "302 Found"),
+    "no HTTP": b"\0\1\2\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", NO_TRITON)
+def test_what_is_no_triton_is_unavailable(tiny_bundle: Path, case: str) -> None:
+    with answering(NO_TRITON[case]) as url:
+        backend = TritonBackend(Bundle.load(tiny_bundle), TritonTarget(urls=(url,), seconds=5.0))
+        with pytest.raises(BackendUnavailableError, match=r"does not (speak|answer)") as caught:
+            backend.encode_image(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32))
+        assert "load the classifier again" not in str(caught.value)
+        (report,) = backend.report()
+        assert isinstance(report.error, BackendUnavailableError)
+        backend.close()
+
+
+def test_an_answer_that_trickles_is_late_over_http_too(tiny_bundle: Path) -> None:
+    """Each byte comes in time, and the whole does not."""
+    with answering(says(b" " * 100), pause=0.1) as url:
+        backend = TritonBackend(Bundle.load(tiny_bundle), TritonTarget(urls=(url,), seconds=1.0))
+        started = time.monotonic()
+        with pytest.raises(BackendTimeoutError):
+            backend.encode_image(np.zeros((1, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32))
+        assert time.monotonic() - started < 4.0
+        backend.close()

@@ -4,6 +4,7 @@
 target.py     where the servers are: URLs, deadline, TLS
 contract.py   names, tensors and digests that repository and client agree on; no tritonclient
 failures.py   from Triton's errors to ours
+threads.py    where HTTP's clients live
 transport.py  gRPC and HTTP, the only module that imports tritonclient
 endpoint.py   one server: verified before its first answer, and again after every failure
 backend.py    TritonBackend: several servers with failover

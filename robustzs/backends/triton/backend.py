@@ -91,12 +91,12 @@ class TritonBackend:
 
     @property
     def image_precision(self) -> Precision:
-        """Variant of the image encoder on the server that answered last."""
+        """Variant of the image encoder on the server that answered last; asks none."""
         return self._precision("image", self._manifest.default_image_precision)
 
     @property
     def text_precision(self) -> Precision:
-        """Variant of the text encoder on the server that answered last."""
+        """Variant of the text encoder on the server that answered last; asks none."""
         return self._precision("text", self._manifest.default_text_precision)
 
     @property
@@ -171,12 +171,11 @@ class TritonBackend:
         raise _all_of(errors)
 
     def _precision(self, tower: Tower, default: Precision) -> Precision:
-        if tower in self._wanted or self._last is None:
-            return self._wanted.get(tower, default)
-        try:
-            return self._last.towers()[tower].precision
-        except BackendUnavailableError:
-            return default
+        if tower in self._wanted:
+            return self._wanted[tower]
+        asked = (self._last, *self._endpoints) if self._last is not None else self._endpoints
+        seen = next((one.seen for one in asked if one.seen is not None), None)
+        return default if seen is None else seen[tower].precision
 
 
 def _as_bytes(pixels: Float32Array) -> npt.NDArray[np.uint8] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +14,16 @@ import numpy.typing as npt
 
 from robustzs.backends.triton import contract
 from robustzs.backends.triton.contract import BundleLike, Tensor, Tower
+from robustzs.backends.triton.failures import no_triton
 from robustzs.backends.triton.target import Address, TritonTarget
 from robustzs.backends.triton.transport import Document, Transport, connect
 from robustzs.bundle.manifest import Precision
-from robustzs.errors import BackendError, BackendMismatchError, BackendUnavailableError
+from robustzs.errors import (
+    BackendError,
+    BackendMismatchError,
+    BackendUnavailableError,
+    InferenceError,
+)
 
 _FIRST_REST = 0.25
 _LONGEST_REST = 5.0
@@ -111,6 +118,7 @@ class Endpoint:
         self._transport: Transport = connect(address, target)
         self._lock = threading.Lock()  # of a verification
         self._towers: Mapping[Tower, ServedTower] | None = None
+        self._seen: Mapping[Tower, ServedTower] | None = None  # kept when it fails
         self._n_refusals = 0
         self._refusal: BackendError | None = None
         self._health = threading.Lock()  # of the two below
@@ -121,6 +129,11 @@ class Endpoint:
     def failing(self) -> bool:
         """Whether it failed when it was last asked, so that others are asked first."""
         return self._n_failures > 0
+
+    @property
+    def seen(self) -> Mapping[Tower, ServedTower] | None:
+        """What it served when it was last verified; asks nobody, so it never blocks."""
+        return self._seen
 
     def towers(self) -> Mapping[Tower, ServedTower]:
         """What it serves, verified.
@@ -228,7 +241,19 @@ class Endpoint:
 
     def _verify(self) -> dict[Tower, ServedTower]:
         towers: tuple[Tower, ...] = ("image", "text")
-        return {tower: self._verify_tower(tower) for tower in towers}
+        with self._read():
+            self._seen = found = {tower: self._verify_tower(tower) for tower in towers}
+        return found
+
+    @contextmanager
+    def _read(self) -> Iterator[None]:
+        """What is no answer of a Triton (a proxy's page, say) is a server that is not there."""
+        try:
+            yield
+        except InferenceError as error:
+            raise no_triton(error.message, where=str(self.address)) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise no_triton(str(error), where=str(self.address)) from error
 
     def _verify_tower(self, tower: Tower) -> ServedTower:
         name = contract.model_name(self._manifest.name, tower)
@@ -284,24 +309,27 @@ class Endpoint:
         return digest, precision
 
     def _counted(self, model: str) -> TowerStatistics:
-        document = self._transport.statistics(model, self._patience)
-        of_model: Document = next(iter(document.get("model_stats", [])), {})
-        times = of_model.get("inference_stats", {})
+        with self._read():
+            document = self._transport.statistics(model, self._patience)
+            return _statistics(model, document)
 
-        def seconds(name: str) -> float:
-            return float(times.get(name, {}).get("ns", 0)) * _NANO
 
-        return TowerStatistics(
-            model=model,
-            requests=int(times.get("success", {}).get("count", 0)),
-            failures=int(times.get("fail", {}).get("count", 0)),
-            rows=int(of_model.get("inference_count", 0)),
-            executions=int(of_model.get("execution_count", 0)),
-            queue_seconds=seconds("queue"),
-            compute_seconds=sum(
-                seconds(f"compute_{part}") for part in ("input", "infer", "output")
-            ),
-        )
+def _statistics(model: str, document: Document) -> TowerStatistics:
+    of_model: Document = next(iter(document.get("model_stats", [])), {})
+    times = of_model.get("inference_stats", {})
+
+    def seconds(name: str) -> float:
+        return float(times.get(name, {}).get("ns", 0)) * _NANO
+
+    return TowerStatistics(
+        model=model,
+        requests=int(times.get("success", {}).get("count", 0)),
+        failures=int(times.get("fail", {}).get("count", 0)),
+        rows=int(of_model.get("inference_count", 0)),
+        executions=int(of_model.get("execution_count", 0)),
+        queue_seconds=seconds("queue"),
+        compute_seconds=sum(seconds(f"compute_{part}") for part in ("input", "infer", "output")),
+    )
 
 
 def _parameter(config: Document, name: str) -> str:

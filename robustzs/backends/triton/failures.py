@@ -18,6 +18,7 @@ from robustzs.errors import (
 
 # Triton's own words for a request that its queue policy turned away.
 _QUEUE_WORDS = ("maximum queue size", "request timeout expired", "queue timeout")
+_AWAY = ("UNAVAILABLE", "CANCELLED", "ABORTED", "UNIMPLEMENTED", "501", "502", "503")
 _MAX_QUOTED = 300
 _HINT_REACH = "is tritonserver running there, with this port open?"
 
@@ -56,7 +57,8 @@ def failure(status: str | None, message: str, *, where: str, what: str) -> Backe
             f"Triton at {where} does not have {what} now: {said}",
             hint="write its repository with `robustzs export --triton`, and load it",
         )
-    if code in ("UNAVAILABLE", "CANCELLED", "ABORTED", "UNIMPLEMENTED", "501", "502", "503"):
+    elsewhere = code.isdigit() and code.startswith("3")  # some proxy's; Triton redirects nobody
+    if elsewhere or code in _AWAY:
         return BackendUnavailableError(
             f"Triton at {where} does not answer: {said}", hint=_HINT_REACH
         )
@@ -76,3 +78,12 @@ def unreachable(error: BaseException, *, where: str) -> BackendUnavailableError:
         )
     said = " ".join(str(error).split())[:_MAX_QUOTED] or type(error).__name__
     return BackendUnavailableError(f"Triton at {where} does not answer: {said}", hint=_HINT_REACH)
+
+
+def no_triton(said: str, *, where: str) -> BackendUnavailableError:
+    """The error for an answer that cannot be read: what answers is no Triton."""
+    said = " ".join(said.split())[:_MAX_QUOTED]
+    return BackendUnavailableError(
+        f"what answers at {where} does not speak as Triton does: {said}",
+        hint="is this Triton's own port, and the protocol that it speaks there?",
+    )

@@ -10,20 +10,22 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from http.client import HTTPException
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from robustzs.backends.triton.contract import Tensor
-from robustzs.backends.triton.failures import failure, unreachable
+from robustzs.backends.triton.failures import failure, no_triton, unreachable
 from robustzs.backends.triton.target import Address, TritonTarget
+from robustzs.backends.triton.threads import Threads
 from robustzs.errors import BackendUnavailableError, InferenceError, MissingExtraError
 
+T = TypeVar("T")
 _MAX_MESSAGE = 2**31 - 1
 # A server that comes back is found at once: gRPC would wait up to two minutes. "min" is the time
 # that one attempt to connect may take; with less, a busy server is never reached.
@@ -162,7 +164,10 @@ class GrpcTransport:
             finally:
                 with self._lock:
                     self._calls.discard(call)
-        return _output(result, output, self._where)
+        try:
+            return _output(result, output, self._where)
+        except ValueError as error:
+            raise no_triton(str(error), where=self._where) from error
 
     def close(self) -> None:
         """Cancel what runs, and let go of the connection."""
@@ -182,10 +187,11 @@ class GrpcTransport:
 
 
 class HttpTransport:
-    """Over HTTP: a client for each thread, since tritonclient's is bound to one."""
+    """Over HTTP: a client for each of its threads, since tritonclient's is bound to one."""
 
     def __init__(self, address: Address, target: TritonTarget) -> None:
         self._module = _load("http")
+        self._threads = Threads(self._leave, where=str(address))
         self._where = str(address)
         self._address = address
         self._target = target
@@ -193,18 +199,21 @@ class HttpTransport:
 
     def config(self, model: str, seconds: float) -> Document:
         """The configuration of a model that is loaded."""
-        with self._errors(model):
-            return dict(self._client(seconds).get_model_config(model))
+        return self._call(
+            model, seconds, lambda: dict(self._client(seconds).get_model_config(model))
+        )
 
     def is_ready(self, model: str, version: int, seconds: float) -> bool:
         """Whether a version of a model can be asked."""
-        with self._errors(model):
-            return bool(self._client(seconds).is_model_ready(model, str(version)))
+        return self._call(
+            model, seconds, lambda: bool(self._client(seconds).is_model_ready(model, str(version)))
+        )
 
     def statistics(self, model: str, seconds: float) -> Document:
         """What was counted of a model since it was loaded."""
-        with self._errors(model):
-            return dict(self._client(seconds).get_inference_statistics(model))
+        return self._call(
+            model, seconds, lambda: dict(self._client(seconds).get_inference_statistics(model))
+        )
 
     def infer(
         self,
@@ -218,7 +227,8 @@ class HttpTransport:
         """Run that version of a model on ``values``, its batch axis first."""
         given = self._module.InferInput(tensor.name, list(values.shape), tensor.kind)
         given.set_data_from_numpy(values)
-        with self._errors(model):
+
+        def ask() -> npt.NDArray[Any]:
             result = self._client(seconds).infer(
                 model,
                 [given],
@@ -226,11 +236,20 @@ class HttpTransport:
                 outputs=[self._module.InferRequestedOutput(output)],
                 timeout=int(seconds * 1e6),
             )
-        return _output(result, output, self._where)
+            return _output(result, output, self._where)
+
+        return self._call(model, seconds, ask)
 
     def close(self) -> None:
-        """Let go of this thread's connection; the others' go with their threads."""
-        self._forget()
+        """Let go of the connections; what runs ends with its thread."""
+        self._threads.close()
+
+    def _call(self, model: str, seconds: float, ask: Callable[[], T]) -> T:
+        def told() -> T:
+            with self._errors(model):
+                return ask()
+
+        return self._threads.run(told, seconds)
 
     def _client(self, seconds: float) -> Any:
         """This thread's client; its time limit is its own, so it is made anew for another one."""
@@ -245,6 +264,12 @@ class HttpTransport:
             )
             self._local.seconds = seconds
         return self._local.client
+
+    def _leave(self) -> None:
+        from gevent import get_hub
+
+        self._forget()
+        get_hub().destroy(destroy_loop=True)
 
     def _forget(self) -> None:
         client = self._local.__dict__.pop("client", None)
@@ -264,7 +289,12 @@ class HttpTransport:
     def _errors(self, what: str) -> Iterator[None]:
         try:
             with _errors(self._where, what):
-                yield
+                try:
+                    yield
+                except (AttributeError, KeyError, TypeError, ValueError) as error:
+                    if isinstance(error, OSError):  # a certificate's is a ValueError, too
+                        raise
+                    raise no_triton(str(error), where=self._where) from error
         except BaseException:
             self._forget()  # what is left on a broken connection is nobody's answer
             raise
