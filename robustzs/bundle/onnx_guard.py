@@ -53,6 +53,7 @@ class TensorInfo:
 class OnnxSummary:
     """What the guard saw."""
 
+    ir_version: int = 0
     opset: dict[str, int] = field(default_factory=dict)
     domains: set[str] = field(default_factory=set)
     external_files: set[str] = field(default_factory=set)
@@ -111,7 +112,9 @@ class _Walker:
         n_graphs = 0
         for item in self._reader.fields(0, size):
             number = item[0]
-            if number == 7:
+            if number == 1:
+                self.summary.ir_version = self._reader.expect(item, VARINT)[2]
+            elif number == 7:
                 n_graphs += 1
                 self._graph(item, 0, top=True)
             elif number == 8:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import external_data_helper
-from robustzs_serving.triton import ServerOptions, write_repository
+from robustzs_serving.triton import ServerOptions, repository, write_repository
 from robustzs_serving.triton.scale import scale_model
 
 from robustzs.backends.triton import contract
@@ -171,6 +174,79 @@ def test_a_full_disk_leaves_nothing_behind(
     assert os.listdir(tmp_path) == []
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("stop", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_a_stop_between_two_models_leaves_the_old_ones(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    target = tmp_path / "models"
+    write_repository(bundle, target)
+    shutil.rmtree(target / "tiny_scale")  # one is new, the others are replaced
+    before = contents(target)
+    swap, n_swaps = repository.exchange, 0
+
+    def failing(new: Path, old: Path) -> None:
+        nonlocal n_swaps
+        n_swaps += 1
+        if n_swaps == 2:
+            raise stop
+        swap(new, old)
+
+    monkeypatch.setattr(repository, "exchange", failing)
+    with pytest.raises((BundleWriteError, KeyboardInterrupt)):
+        write_repository(bundle, target, options=ServerOptions(max_rows=7), force=True)
+    assert n_swaps == 3  # one that went well, one that failed, and the way back
+    assert contents(target) == before
+    assert folders(tmp_path) == {"models"}
+
+
+KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from robustzs.bundle.store import Bundle
+from robustzs_serving.triton import ServerOptions, write_repository
+
+copy, n_copies = shutil.copyfile, 0
+
+def killed(*arguments, **options):
+    global n_copies
+    n_copies += 1
+    if n_copies == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return copy(*arguments, **options)
+
+shutil.copyfile = killed
+write_repository(
+    Bundle.load(Path(sys.argv[1])), Path(sys.argv[2]), options=ServerOptions(max_rows=7), force=True
+)
+"""
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_who_is_killed_leaves_the_repository_as_it_was(
+    bundle: Bundle, tmp_path: Path, fresh: bool
+) -> None:
+    target = tmp_path / "models"
+    if not fresh:
+        write_repository(bundle, target)
+    before = contents(target)
+    command = [sys.executable, "-c", KILLED, str(bundle.path), str(target)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert target.exists() is not fresh
+    assert contents(target) == before
+    left = folders(tmp_path) - {"models"}
+    assert all(name.startswith(".models.partial-") for name in left)  # beside it, not in it
+    write_repository(bundle, target, force=True)
+    assert folders(target) == MODELS
+
+
 def test_external_data_goes_along(tmp_path: Path) -> None:
     folder = make_bundle(tmp_path / "large")
     graph = onnx.load(folder / "image_encoder.onnx")
@@ -216,6 +292,17 @@ def test_operators_that_no_released_triton_knows_are_refused(tmp_path: Path) -> 
     onnx.save(graph, folder / "image_encoder.onnx")
     write_manifest(folder, name="new", opset=23)
     with pytest.raises(ExportError, match="operator set 23"):
+        write_repository(Bundle.load(folder), tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_form_of_file_that_no_released_triton_knows_is_refused(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "new")
+    graph = onnx.load(folder / "text_encoder.onnx")
+    graph.ir_version = 11
+    onnx.save(graph, folder / "text_encoder.onnx")
+    write_manifest(folder, name="new")
+    with pytest.raises(ExportError, match="IR version 11"):
         write_repository(Bundle.load(folder), tmp_path / "models")
     assert not (tmp_path / "models").exists()
 

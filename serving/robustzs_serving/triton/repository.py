@@ -29,6 +29,8 @@ from robustzs_serving.triton.scale import scale_model
 
 MAX_OPSET = 21
 """Of ONNX Runtime 1.18 and later, that is of Triton's images from 24.06 on; 18 is older still."""
+MAX_IR_VERSION = 10
+"""Of the same: a newer form of file is refused whatever its operators are."""
 
 
 def write_repository(
@@ -119,6 +121,12 @@ def _check_opset(bundle: Bundle, name: str) -> None:
             f"{MAX_OPSET} at most",
             hint="export the bundle again with `--opset 18`",
         )
+    if summary.ir_version > MAX_IR_VERSION:
+        raise ExportError(
+            f"{name} is an ONNX file of IR version {summary.ir_version}; ONNX Runtime in released "
+            f"Triton images knows {MAX_IR_VERSION} at most",
+            hint="export the bundle again with `robustzs export`",
+        )
 
 
 def _configs(
@@ -203,17 +211,21 @@ def _put_in_place(staging: Path, target: Path, names: list[str], *, fresh: bool)
     if fresh:
         os.rename(staging, target)
         return
-    placed: list[Path] = []
+    placed: list[tuple[str, bool]] = []
     try:
         for name in names:
-            if os.path.lexists(target / name):
+            replaces = os.path.lexists(target / name)
+            if replaces:
                 exchange(staging / name, target / name)  # the old one goes with the staging folder
             else:
                 os.rename(staging / name, target / name)
-                placed.append(target / name)
-    except OSError:
-        for folder in reversed(placed):
-            shutil.rmtree(folder, ignore_errors=True)
+            placed.append((name, replaces))
+    except BaseException:  # Ctrl-C, too: all models or none
+        for name, replaces in reversed(placed):
+            if replaces:
+                exchange(staging / name, target / name)
+            else:
+                os.rename(target / name, staging / name)
         raise
 
 
