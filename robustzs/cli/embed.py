@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustzs.cli.options import BatchOption, DeviceOption, DigestOption, ModelOption, ThreadsOption
+from robustzs.cli.options import (
+    Backend,
+    BackendOption,
+    BatchOption,
+    CaOption,
+    CertOption,
+    DeviceOption,
+    DigestOption,
+    KeyOption,
+    ModelOption,
+    ThreadsOption,
+    UrlOption,
+    triton_target,
+)
 from robustzs.cli.progress import status, track
 from robustzs.errors import UsageError
 
@@ -52,6 +65,11 @@ def embed(
     batch_size: BatchOption = 16,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    backend: BackendOption = Backend.onnx,
+    url: UrlOption = None,
+    tls_ca: CaOption = None,
+    tls_cert: CertOption = None,
+    tls_key: KeyOption = None,
     expect_digest: DigestOption = None,
 ) -> None:
     """Write the features of images or texts: one row each, in order.
@@ -66,7 +84,12 @@ def embed(
             "name images, or texts with --text, not both", hint="robustzs embed photo.jpg"
         )
     chosen = _choose_format(output_format, output)
-    options = {"device": device, "threads": threads, "expect_digest": expect_digest}
+    options = {
+        "device": device,
+        "threads": threads,
+        "expect_digest": expect_digest,
+        "triton": triton_target(backend, url, ca_file=tls_ca, cert_file=tls_cert, key_file=tls_key),
+    }
     if text:
         rows = _embed_texts(text, model, normalize, options)
     else:

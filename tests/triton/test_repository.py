@@ -15,11 +15,12 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import external_data_helper
-from robustzs_serving.triton import ServerOptions, repository, write_repository
+from robustzs_serving.triton import ServerOptions, write_repository
 from robustzs_serving.triton.scale import scale_model
 
 from robustzs.backends.triton import contract
 from robustzs.bundle.store import Bundle
+from robustzs.bundle.writer import exchange
 from robustzs.cli.main import main
 from robustzs.errors import BundleExistsError, BundleWriteError, ExportError, UsageError
 from tests.factories import EMBED_DIM, IMAGE_SIZE, make_bundle, write_manifest
@@ -190,16 +191,16 @@ def test_a_stop_between_two_models_leaves_the_old_ones(
     write_repository(bundle, target)
     shutil.rmtree(target / "tiny_scale")  # one is new, the others are replaced
     before = contents(target)
-    swap, n_swaps = repository.exchange, 0
+    n_swaps = 0
 
     def failing(new: Path, old: Path) -> None:
         nonlocal n_swaps
         n_swaps += 1
         if n_swaps == 2:
             raise stop
-        swap(new, old)
+        exchange(new, old)
 
-    monkeypatch.setattr(repository, "exchange", failing)
+    monkeypatch.setattr("robustzs_serving.triton.repository.exchange", failing)
     with pytest.raises((BundleWriteError, KeyboardInterrupt)):
         write_repository(bundle, target, options=ServerOptions(max_rows=7), force=True)
     assert n_swaps == 3  # one that went well, one that failed, and the way back

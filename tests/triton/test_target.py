@@ -17,6 +17,7 @@ from robustzs.backends.triton import TritonBackend, TritonTarget
 from robustzs.backends.triton.failures import failure
 from robustzs.backends.triton.target import Address
 from robustzs.bundle.store import Bundle
+from robustzs.cli.main import main
 from robustzs.errors import (
     BackendError,
     BackendMismatchError,
@@ -51,6 +52,8 @@ def test_urls_are_read(url: str) -> None:
         "grpc://",
         "http://user:word@x",
         "grpc://x:99999",
+        "grpc://x:0",
+        "grpc://@x",
         "grpc://x/path",
         "http://x?a",
     ],
@@ -58,6 +61,13 @@ def test_urls_are_read(url: str) -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="URL"):
         TritonTarget(urls=("triton", url) if url else ())
+
+
+@pytest.mark.parametrize("url", ["http://user:word@x", "grpc://word@x", "user:word@x:8001"])
+def test_a_password_in_a_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError, match="URL") as caught:
+        TritonTarget(urls=(url,))
+    assert "word" not in str(caught.value)
 
 
 def test_certificates_need_tls_and_their_key(tmp_path: Path) -> None:
@@ -105,6 +115,29 @@ def test_every_status_has_its_error(
     status: str | None, message: str, kind: type[BackendError]
 ) -> None:
     assert type(failure(status, message, where="there", what="tiny_image")) is kind
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--url", "grpc://x"), "--backend triton"),
+        (("--tls-ca", "x.pem"), "--backend triton"),
+        (("--backend", "triton"), "give a URL"),
+        (("--backend", "triton", "--url", "grpc://x", "--threads", "2"), "leave them out"),
+    ],
+)
+@pytest.mark.parametrize("command", [("embed", "--text", "x"), ("classify", "x.png")])
+def test_options_that_do_not_fit_are_told(
+    tiny_bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: tuple[str, ...],
+    options: tuple[str, ...],
+    hint: str,
+) -> None:
+    with pytest.raises(SystemExit) as done:
+        main([*command, "--model", str(tiny_bundle), *options])
+    assert done.value.code == 2
+    assert hint in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,7 +52,7 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise _no_url(url) from error
-        if parts.scheme not in _SCHEMES or not host or parts.username or parts.password:
+        if parts.scheme not in _SCHEMES or not host or port == 0 or "@" in parts.netloc:
             raise _no_url(url)
         protocol, tls = _SCHEMES[parts.scheme]
         path = parts.path.rstrip("/")
@@ -113,4 +114,5 @@ class TritonTarget:
 
 
 def _no_url(url: str) -> UsageError:
-    return UsageError(f"{url[:200]!r} is no Triton server's URL", hint=f"use {_EXAMPLE}")
+    shown = re.sub(r"[^/]*@", "...@", url)[:200]  # passwords are not for logs
+    return UsageError(f"{shown!r} is no Triton server's URL", hint=f"use {_EXAMPLE}")
