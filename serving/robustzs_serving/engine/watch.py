@@ -67,7 +67,11 @@ class TritonWatch:
     async def _work(self) -> None:
         while True:
             await asyncio.sleep(self._seconds)
-            await self._look()
+            try:
+                await self._look()
+            except Exception:  # whatever it is: not ready is said, and the next look comes
+                self._ready = False
+                _logger.exception("the Triton servers could not be looked at")
 
     async def _look(self) -> list[BackendError]:
         """The error of each server that has one; none where one of them works."""
