@@ -42,30 +42,25 @@ def measured_rows(card: Mapping[str, Any] | None) -> list[MeasuredRow]:
     What has neither form is left out: this is for showing, and
     :func:`robustzs.cards.reading.parse_card` is for checking.
     """
-    results = (card or {}).get("results")
-    if not isinstance(results, list):
-        return []
-    deployed = (card or {}).get("deployed")
-    rows: list[MeasuredRow] = []
-    seen: set[str] = set()
-    for result in results:
-        if not isinstance(result, dict):
-            continue
-        found = [_free(result)] if "measure" in result else _of_schema(result)
-        for row in found:
-            # clean accuracy is one number, however many attacks were run
-            if row is not None and row.measure not in seen:
-                seen.add(row.measure)
-                rows.append(row)
-    for each in deployed if isinstance(deployed, list) else ():
-        if not isinstance(each, dict):
-            continue
+    found: list[MeasuredRow | None] = []
+    for result in _mappings(card, "results"):
+        found += [_free(result)] if "measure" in result else _of_schema(result)
+    for each in _mappings(card, "deployed"):
         where = f"clean top-1, {each.get('dataset')}, deployed in {each.get('precision')}"
-        clean = _row(where, each, "clean_accuracy", "clean_interval")
-        if clean is not None and clean.measure not in seen:
-            seen.add(clean.measure)
-            rows.append(clean)
-    return rows
+        found.append(_row(where, each, "clean_accuracy", "clean_interval"))
+    for average in _mappings(card, "averages"):
+        found += _of_average(average)
+    rows: dict[str, MeasuredRow] = {}
+    for row in found:
+        # clean accuracy is one number, however many attacks were run
+        if row is not None:
+            rows.setdefault(row.measure, row)
+    return list(rows.values())
+
+
+def _mappings(card: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
+    listed = (card or {}).get(key)
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def _free(result: Mapping[str, Any]) -> MeasuredRow | None:
@@ -96,6 +91,16 @@ def _of_schema(result: Mapping[str, Any]) -> list[MeasuredRow | None]:
     return [
         _row(f"clean {where}, {data}", result, "clean_accuracy", "clean_interval"),
         _row(f"robust {where}, {data}, {attack}", result, "robust_accuracy", "interval"),
+    ]
+
+
+def _of_average(average: Mapping[str, Any]) -> list[MeasuredRow | None]:
+    datasets = average.get("datasets")
+    names = ", ".join(map(str, datasets)) if isinstance(datasets, list) else "?"
+    attack = f"{average.get('attack')}, {average.get('norm')} eps {average.get('eps')}"
+    return [
+        _row(f"clean top-1, average of {names}", average, "clean_accuracy", ""),
+        _row(f"robust top-1, average of {names}, {attack}", average, "robust_accuracy", ""),
     ]
 
 

@@ -13,6 +13,7 @@ import pytest
 import robustzs
 from robustzs.cards.averages import averages_of, in_words
 from robustzs.cards.reading import make_result, parse_card
+from robustzs.cards.rows import measured_rows
 from robustzs.cards.schema import Attack, Card, Dataset, MeasuredModel, Result
 from robustzs.errors import CardError
 
@@ -55,6 +56,15 @@ def test_without_a_protocol_all_sets_count() -> None:
     (found,) = averages_of(ROWS)
     assert found.robust_accuracy == pytest.approx((0.8 + 0.5 + 0.0) / 3)
     assert in_words(found) == "3 sets (imagenet1k, birds, cars)"
+
+
+def test_averages_are_among_the_rows_for_people() -> None:
+    averages = averages_of(ROWS, left_out=("imagenet1k",))
+    card = {"results": [], "averages": [each.model_dump(mode="json") for each in averages]}
+    assert [(each.measure, each.in_words) for each in measured_rows(card)] == [
+        ("clean top-1, average of birds, cars", "0.875"),
+        ("robust top-1, average of birds, cars, pgd, Linf eps 1/255", "0.25"),
+    ]
 
 
 def test_one_set_has_no_average() -> None:
