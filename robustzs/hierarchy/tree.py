@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robustzs.errors import HierarchyError, UnknownNodeError
+from robustzs.errors import (
+    HierarchyError,
+    HierarchyFormatError,
+    HierarchyLimitError,
+    UnknownNodeError,
+)
 from robustzs.hierarchy.build import BuildOptions, Node, arrange
 from robustzs.hierarchy.limits import DEFAULT_LIMITS, HierarchyLimits
 from robustzs.hierarchy.problems import ProblemLog
 from robustzs.hierarchy.shape import IntArray, TreeShape, frozen
+from robustzs.labels.rules import text_problem
 
 if TYPE_CHECKING:
     from robustzs.labels.label_set import LabelSet
@@ -115,7 +121,9 @@ class Hierarchy(TreeShape):
             HierarchyError: With every problem of the nodes at once, by file and line where known.
         """
         log = log if log is not None else ProblemLog(f"hierarchy {name!r}")
-        arranged = arrange(nodes, options or BuildOptions(), log)
+        options = options or BuildOptions()
+        _check_beside(name, list(ranks or ()), options.limits, log)
+        arranged = arrange(nodes, options, log)
         index = {node.id: i for i, node in enumerate(arranged.nodes)}
         unknown = [i for ids in (ranks or {}).values() for i in ids if i not in index]
         if unknown:
@@ -332,3 +340,16 @@ class Hierarchy(TreeShape):
         return partial(
             Hierarchy, **{f.name: getattr(self, f.name) for f in fields(self) if f.init}
         ), ()
+
+
+def _check_beside(
+    name: str, ranks: Sequence[str], limits: HierarchyLimits, log: ProblemLog
+) -> None:
+    """Log what a document may not hold beside its nodes: such a tree could not be read again."""
+    for what, text in (("its name", name), *(("the name of a rank", rank) for rank in ranks)):
+        problem = text_problem(text, what, limits.max_text)
+        if problem is not None:
+            kind = HierarchyLimitError if len(text) > limits.max_text else HierarchyFormatError
+            log.add(kind, problem)
+    if len(ranks) > limits.max_ranks:
+        log.add(HierarchyLimitError, f"{len(ranks)} ranks, the limit is {limits.max_ranks}")

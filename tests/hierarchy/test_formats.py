@@ -18,6 +18,7 @@ from robustzs.errors import (
     MultipleRootsError,
     UsageError,
 )
+from robustzs.hierarchy.build import Node
 from robustzs.hierarchy.formats import FORMATS, read_hierarchy, sniff_format
 from robustzs.hierarchy.limits import HierarchyLimits
 from robustzs.hierarchy.tree import Hierarchy
@@ -558,6 +559,7 @@ PIECES = st.sampled_from([*"ab_,[]{}\"'|\t\\#\ufeffé?!\n ", *WORDS])
 @pytest.mark.parametrize("suffix", [".yaml", ".json", ".csv", ".tsv", ".txt"])
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(text="")
+@example(text="\x1b\n0")
 @given(text=st.one_of(st.lists(PIECES, max_size=25).map("".join), st.text(max_size=40)))
 def test_any_text_gives_a_tree_or_a_typed_error(suffix: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / f"any{suffix}"
@@ -567,6 +569,29 @@ def test_any_text_gives_a_tree_or_a_typed_error(suffix: str, text: str, tmp_path
     except HierarchyError:
         return  # any other exception fails the test
     assert Hierarchy.from_json(tree.to_json()) == tree
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("a\x1b.yaml", "a: [b, c]", "its name contains the control character U\\+001B"),
+        ("t.csv", "kind\x07,leaf\na,b\na,c", "the name of a rank contains the control character"),
+        ("t.csv", f"{'k' * 600},leaf\na,b\na,c", "the name of a rank has 600 characters"),
+    ],
+)
+def test_what_no_document_may_hold_comes_from_no_file(
+    file: str, text: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / file
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(HierarchyError, match=message):
+        read_hierarchy(path)
+
+
+def test_ranks_are_as_many_as_a_document_may_hold() -> None:
+    ranks = {f"r{i}": ["a"] for i in range(257)}
+    with pytest.raises(HierarchyLimitError, match="257 ranks, the limit is 256"):
+        Hierarchy.from_nodes([Node(id="a")], name="t", ranks=ranks)
 
 
 @pytest.mark.parametrize(
