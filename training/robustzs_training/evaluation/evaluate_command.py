@@ -236,20 +236,7 @@ class _Run:
     def judged(self) -> list[Judged]:
         """Every set with its verdicts."""
         return [
-            Judged(
-                images=scene.images,
-                trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
-                templates=scene.templates,
-                clean={
-                    str(target.precision): found
-                    for target in measurement.precisions
-                    if (found := measurement.clean_verdicts(target)) is not None
-                },
-                scorer=scene.scorer,
-                theta=scene.theta,
-                noted=measurement.noted,
-                native=scene.native,
-            )
+            judged_of(scene, measurement)
             for scene, measurement in zip(self.bench.scenes, self.measurements, strict=True)
         ]
 
@@ -310,6 +297,24 @@ def _parts_of(scene: Scene, measurement: Measurement) -> Iterator[str]:
 
 
 # ---- state ---------------------------------------------------------------------------------------
+
+
+def judged_of(scene: Scene, measurement: Measurement) -> Judged:
+    """A set with what its measurement has found so far."""
+    return Judged(
+        images=scene.images,
+        trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
+        templates=scene.templates,
+        clean={
+            str(target.precision): found
+            for target in measurement.precisions
+            if (found := measurement.clean_verdicts(target)) is not None
+        },
+        scorer=scene.scorer,
+        theta=scene.theta,
+        noted=measurement.noted,
+        native=scene.native,
+    )
 
 
 def identity_of(request: EvaluateRequest, bench: Bench) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from robustzs.metrics.verdicts import cut_at
 from robustzs.threat import ThreatModel
 from robustzs_training.evaluation.assembly import Bench
 from robustzs_training.evaluation.checking import checks_after, checks_before
-from robustzs_training.evaluation.evaluate_command import identity_of
-from robustzs_training.evaluation.publish import Circumstances, Judged, card_of, in_sentences
+from robustzs_training.evaluation.evaluate_command import identity_of, judged_of
+from robustzs_training.evaluation.publish import Circumstances, card_of, in_sentences
 from robustzs_training.evaluation.request import EvaluateRequest
 from robustzs_training.evaluation.run import Measurement
 from robustzs_training.evaluation.scenes import (
@@ -146,7 +146,7 @@ def _one(
         scorer=scene.scorer,
     )
     checks = _attack(bench, scene, measurement, say)
-    judged = _judged(scene, measurement)
+    judged = judged_of(scene, measurement)
     checks += checks_after([measurement], [judged])
     questions = [measurement.question(target) for target in scene.targets]
     questions += [measurement.question(trial.target, trial) for trial in scene.trials]
@@ -302,23 +302,6 @@ def _threats(protocol: Protocol) -> tuple[ThreatModel, ...]:
 
 
 # ---- what came out -------------------------------------------------------------------------------
-
-
-def _judged(scene: Scene, measurement: Measurement) -> Judged:
-    return Judged(
-        images=scene.images,
-        trials=[(trial, measurement.verdicts(trial)) for trial in scene.trials],
-        templates=scene.templates,
-        clean={
-            str(target.precision): found
-            for target in measurement.precisions
-            if (found := measurement.clean_verdicts(target)) is not None
-        },
-        scorer=scene.scorer,
-        theta=scene.theta,
-        noted=measurement.noted,
-        native=scene.native,
-    )
 
 
 def _sentences(scene: Scene) -> list[str]:
