@@ -35,6 +35,7 @@ from robustzs_training.export.sources import SourceModel, SourceRequest, load_so
 from robustzs_training.export.tokenizers import tokenizer_of
 from robustzs_training.models import build_model, read_model_config
 from robustzs_training.objective_options import (
+    ANY_CLASSES,
     CAPTIONED,
     CLASS_OBJECTIVES,
     FEATURE_OBJECTIVES,
@@ -58,6 +59,7 @@ Tokenize = Callable[[list[str]], Any]
 """Texts -> int64 ``[N, T]``: too long ones are cut, an empty one is a text like any other."""
 ToBatch = Callable[[Examples, torch.device], Batch]
 RANDOM = "random"
+IMAGENET = "imagenet-1k"
 
 
 # ---- model ---------------------------------------------------------------------------------------
@@ -211,11 +213,15 @@ def build_objective(
         return _own_objective(own, recipe, model, tokenizer, labels)
     name = recipe.objective.name
     options = objective_options(recipe)
+    values = options.model_dump()
+    other = values.pop("classes", None)
+    if other is not None:
+        labels = LabelSet.imagenet1k() if other == IMAGENET else LabelSet.parse(other)
     if labels is None and (name in LABELLED or name in CLASS_OBJECTIVES):
         raise UsageError(
             f"the objective {name} needs classes, and the data has none",
             hint="sort the images into one folder for each class, or choose fare, sim-clip or "
-            "qt-aft",
+            "qt-aft" + (", or name others: objective.classes=imagenet-1k" * (name in ANY_CLASSES)),
         )
     batches = _Batches(
         wants_labels=name in LABELLED,
@@ -224,9 +230,9 @@ def build_objective(
     )
     objective: Objective
     if name in FEATURE_OBJECTIVES:
-        objective = FEATURE_OBJECTIVES[name](model, **options.model_dump())
+        objective = FEATURE_OBJECTIVES[name](model, **values)
     elif name == "qt-aft":
-        objective = QtAft(model, **options.model_dump())
+        objective = QtAft(model, **values)
     elif name in TREED and labels is not None:
         found = trees if trees is not None else load_trees(recipe.data.hierarchy, labels).hierarchy
         objective = _treed(recipe, model, tokenizer, found, options)
@@ -234,7 +240,7 @@ def build_objective(
     else:
         templates = get_templates(recipe.data.template)
         classes = class_features(model, tokenizer, cast(LabelSet, labels), templates)
-        objective = CLASS_OBJECTIVES[name](model, classes, **options.model_dump())
+        objective = CLASS_OBJECTIVES[name](model, classes, **values)
     return objective.to(device_of(model)), batches
 
 

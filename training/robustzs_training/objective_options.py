@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from robustzs_training.objectives import (
     Agft,
     Fare,
+    FareKl,
     HierarchicalOptions,
     PmgAft,
     QtAft,
@@ -25,12 +26,20 @@ from robustzs_training.objectives import (
 )
 from robustzs_training.recipe import ObjectiveName
 
-CLASS_OBJECTIVES = {"tecoa": Tecoa, "pmg-aft": PmgAft, "tga-zsr": TgaZsr, "agft": Agft}
+CLASS_OBJECTIVES = {
+    "tecoa": Tecoa,
+    "pmg-aft": PmgAft,
+    "tga-zsr": TgaZsr,
+    "agft": Agft,
+    "fare-kl": FareKl,
+}
 """Objectives over text features of the classes."""
 FEATURE_OBJECTIVES = {"fare": Fare, "sim-clip": SimClip}
 """Objectives that need images alone."""
 LABELLED = frozenset({"tecoa", "pmg-aft", "tga-zsr", "hierarchical", "qt-aft-hierarchical"})
-"""Objectives that need the class of every image; `agft` needs only the list of classes."""
+"""Objectives that need the class of every image."""
+ANY_CLASSES = frozenset(CLASS_OBJECTIVES) - LABELLED
+"""Objectives that need only a list of classes: the data's own, or their option ``classes``."""
 CAPTIONED = frozenset({"qt-aft", "qt-aft-hierarchical"})
 """Objectives that need a caption of every image."""
 TREED = frozenset({"hierarchical", "qt-aft-hierarchical"})
@@ -44,7 +53,8 @@ def options_model(name: ObjectiveName) -> type[BaseModel]:
     """A pydantic model of the options of one objective.
 
     ``qt-aft-hierarchical`` has ``captions`` (options of ``qt-aft``), ``tree`` (options of
-    ``hierarchical``) and ``tree_weight``.
+    ``hierarchical``) and ``tree_weight``. :data:`ANY_CLASSES` have ``classes``: `imagenet-1k`,
+    or what ``--labels`` takes; ``None`` is the data's own.
     """
     if name == "hierarchical":
         return _of_dataclass("hierarchical", HierarchicalOptions)
@@ -60,7 +70,10 @@ def options_model(name: ObjectiveName) -> type[BaseModel]:
             tree_weight=(float, 1.0),
         )
     objective: type = {**CLASS_OBJECTIVES, **FEATURE_OBJECTIVES}[name]
-    return _of_signature(name, objective)
+    options = _of_signature(name, objective)
+    if name in ANY_CLASSES:
+        return create_model(name, __base__=options, classes=(str | None, None))
+    return options
 
 
 def _of_signature(name: str, kind: type) -> type[BaseModel]:

@@ -31,6 +31,7 @@ Size = Annotated[float, BeforeValidator(_size)]
 ObjectiveName = Literal[
     "tecoa",
     "fare",
+    "fare-kl",
     "pmg-aft",
     "tga-zsr",
     "sim-clip",

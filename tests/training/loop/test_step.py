@@ -146,7 +146,7 @@ def test_bf16_is_near_fp32_and_not_the_same(tmp_path: Path) -> None:
 
 
 WITH_CHOICES = {
-    "tecoa", "pmg_sum", "pmg_batchmean", "tga_zsr", "agft", "qt_aft", "hierarchical",
+    "tecoa", "pmg_sum", "pmg_batchmean", "tga_zsr", "agft", "fare_kl", "qt_aft", "hierarchical",
     "hierarchical_images_only", "forest", "qt_aft_hierarchical",
 }  # fmt: skip
 

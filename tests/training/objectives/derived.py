@@ -62,6 +62,11 @@ def agft(images: Array, reference: Array, classes: Array, scale: float, gamma: f
     return float(np.mean(found))
 
 
+def fare_kl(images: Array, reference: Array, classes: Array, scale: float, weight: float) -> float:
+    targets, predictions = logits(reference, classes, scale), logits(images, classes, scale)
+    return fare(images, reference) + weight * kl(targets, predictions, "batchmean")
+
+
 def qt_aft(images: Array, reference: Array, captions: Array, scale: float, weight: float) -> float:
     own = range(len(images))
     return fare(images, reference) + weight * tecoa(images, captions, list(own), scale)

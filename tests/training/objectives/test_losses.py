@@ -13,6 +13,7 @@ from robustzs_training.objectives import (
     Agft,
     Batch,
     Fare,
+    FareKl,
     Objective,
     PmgAft,
     QtAft,
@@ -43,6 +44,7 @@ OBJECTIVES: dict[str, Callable[[ClipAdapter, torch.Tensor], Objective]] = {
     "tga_tokens": lambda model, classes: TgaZsr(model, classes, alpha=2.0, beta=3.0),
     "tga_channels": lambda model, classes: TgaZsr(model, classes, norm_axis="channels"),
     "agft": lambda model, classes: Agft(model, classes, logit_scale=18.0),
+    "fare_kl": lambda model, classes: FareKl(model, classes, logit_scale=7.0, kl_weight=3.0),
     "qt_aft": lambda model, _: QtAft(model),
 }
 
@@ -88,6 +90,9 @@ def expected(name: str, objective: Any, batch: Batch, x_adv: torch.Tensor) -> tu
     classes = array(objective.classes)
     if name == "agft":
         value = derived.agft(adversarial, reference, classes, 18.0, 0.4)
+        return value, value
+    if name == "fare_kl":
+        value = derived.fare_kl(adversarial, reference, classes, 7.0, 3.0)
         return value, value
     scale = float(model.logit_scale)
     ce = derived.tecoa(adversarial, classes, LABELS, scale)
@@ -232,6 +237,27 @@ def test_before_training_fare_asks_for_nothing_on_clean_images() -> None:
         assert float(objective(batch, {"pixels": batch.pixels}).total) < 1e-9
 
 
+def test_a_heavier_divergence_adds_that_alone() -> None:
+    objective, batch, x_adv = setting("fare_kl")
+    with torch.no_grad():
+        light = objective(batch, {"pixels": x_adv}).terms
+        objective.kl_weight = 30.0  # type: ignore[assignment]
+        heavy = objective(batch, {"pixels": x_adv}).terms
+    assert float(light["kl"]) > 1e-3
+    torch.testing.assert_close(heavy["kl"], 10.0 * light["kl"])
+    torch.testing.assert_close(heavy["l2"], light["l2"])
+
+
+def test_right_for_fare_kl_is_what_the_frozen_encoder_says_of_clean_images() -> None:
+    objective, batch, x_adv = setting("fare_kl")
+    scores, right = objective.choices(batch, batch.constant("reference"))  # type: ignore[misc]
+    assert torch.equal(scores.argmax(dim=1), right)
+    assert batch.labels is not None
+    unlabelled = objective.prepare(Batch(pixels=batch.pixels))
+    told = objective.accuracies(unlabelled, {"pixels": x_adv})
+    assert set(told) == {"clean", "adversarial"}
+
+
 def test_captions_may_come_as_features_and_are_never_the_trained_projections() -> None:
     model = make_adapter()
     objective = QtAft(model)
@@ -314,5 +340,7 @@ def test_misuse_is_named() -> None:
         Tecoa(model, classes * torch.tensor([[1.0], [0.0], [1.0]]))
     with pytest.raises(UsageError, match="median"):
         PmgAft(model, classes, kl_reduction="median")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="kl_weight is -1"):
+        FareKl(model, classes, kl_weight=-1.0)
     with pytest.raises(UsageError, match="pixels"):
         TgaZsr(model, classes, norm_axis="pixels")  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from robustzs_training.factory import (
     load_model,
     tokenizer_for,
 )
-from robustzs_training.objectives import Hierarchical, QtAftHierarchical
+from robustzs_training.objectives import FareKl, Hierarchical, QtAftHierarchical
 from robustzs_training.recipe import ModelPart
 from robustzs_training.recipe_files import builtin_names, load_recipe
 
@@ -133,6 +133,27 @@ def test_data_without_classes(tmp_path):
     assert batch.labels is None
     assert batch.caption_ids is None
     assert float(batch.pixels.max()) <= 1.0
+
+
+def test_classes_may_be_others_than_the_datas(tmp_path):
+    recipe, model, tokenizer = _world(tmp_path, "agft", "objective.classes='cat,dog,oak'")
+    objective, to_batch = build_objective(recipe, model, tokenizer, None)
+    assert objective.classes.shape[0] == 3
+    assert to_batch(examples(), CPU).labels is None
+    own, _ = build_objective(recipe, model, tokenizer, labels())
+    assert torch.equal(own.classes, objective.classes), "those that were asked for win"
+    recipe, model, tokenizer = _world(
+        tmp_path, "agft", "objective={name: fare-kl, classes: imagenet-1k, kl_weight: 3}"
+    )
+    objective, _ = build_objective(recipe, model, tokenizer, None)
+    assert isinstance(objective, FareKl)
+    assert objective.classes.shape[0] == 1000
+    assert objective.kl_weight == 3.0
+
+
+def test_what_learns_from_labels_has_no_other_classes(tmp_path):
+    with pytest.raises(RecipeError, match=r"objective\.classes is no key"):
+        _world(tmp_path, "tecoa", "objective.classes=imagenet-1k")
 
 
 def test_hierarchical_wants_one_sentence(tmp_path):

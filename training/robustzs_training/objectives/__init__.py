@@ -3,6 +3,7 @@
 from robustzs_training.objectives.agft import Agft
 from robustzs_training.objectives.base import Batch, LossTerms, Objective
 from robustzs_training.objectives.fare import Fare
+from robustzs_training.objectives.fare_kl import FareKl
 from robustzs_training.objectives.hierarchical import Hierarchical, HierarchicalOptions
 from robustzs_training.objectives.pmg_aft import PmgAft
 from robustzs_training.objectives.qt_aft import QtAft
@@ -15,6 +16,7 @@ __all__ = [
     "Agft",
     "Batch",
     "Fare",
+    "FareKl",
     "Hierarchical",
     "HierarchicalOptions",
     "LossTerms",
