@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robustzs.answer import (
-    Answer,
-    HierarchyRef,
-    ModelRef,
-    Node,
-    PathNode,
-    Prediction,
-    Stop,
-    TreeAnswer,
-)
+from robustzs.answer import Answer, HierarchyRef, ModelRef
 from robustzs.classifier.options import Options, Threshold
 from robustzs.classifier.strategies import Float32Array, Scores
 from robustzs.hierarchy.forest import Forest
@@ -95,86 +86,82 @@ class AnswerMaker:
             for k, walked in enumerate(walks)
         )
         top = self._top_k(scores.leaf_probs[row])
-        return Answer(
-            image=name,
-            model=self.model,
-            hierarchy=first.hierarchy,
-            strategy=self.options.strategy,
-            stop=first.stop,
-            prediction=first.prediction,
-            path=first.path,
-            flat_top1=top[0],
-            top_k=top,
-            alternatives=first.alternatives,
-            similarity=similarity,
-            rejected=rejected,
-            low_confidence=(
-                self.low_confidence is not None and top[0].probability < self.low_confidence
-            ),
-            warnings=self.warnings,
-            forest=tuple(others),
+        # Checked as a whole: models made one by one, about 25 of them, take three times as long.
+        return Answer.model_validate(
+            {
+                "image": name,
+                "model": self.model,
+                "strategy": self.options.strategy,
+                **first,
+                "flat_top1": top[0],
+                "top_k": top,
+                "similarity": similarity,
+                "rejected": rejected,
+                "low_confidence": (
+                    self.low_confidence is not None and top[0]["probability"] < self.low_confidence
+                ),
+                "warnings": self.warnings,
+                "forest": others,
+            }
         )
 
     def _tree_answer(
         self, k: int, node_probs: Float32Array, walked: Walk, rejected: bool
-    ) -> TreeAnswer:
+    ) -> dict[str, Any]:
+        """Fields of a ``TreeAnswer``."""
         tree, threshold = self.forest[k], self.thresholds[k]
         stop = 0 if rejected else walked.stop
         following = walked.path[stop + 1] if stop + 1 < len(walked.path) else None
-        return TreeAnswer(
-            hierarchy=self._references[k],
-            stop=Stop(
-                theta=threshold.theta,
-                source=threshold.source,
-                alpha=threshold.alpha,
-                rule=self.options.rule,
-                reason="rejected" if rejected else walked.reason,
-                calibration=threshold.calibration,
-            ),
-            prediction=_prediction(tree, walked.path[stop], node_probs),
-            path=_path(tree, walked.path, node_probs),
-            alternatives=_alternatives(tree, walked.path[stop], node_probs, following),
-        )
+        return {
+            "hierarchy": self._references[k],
+            "stop": {
+                "theta": threshold.theta,
+                "source": threshold.source,
+                "alpha": threshold.alpha,
+                "rule": self.options.rule,
+                "reason": "rejected" if rejected else walked.reason,
+                "calibration": threshold.calibration,
+            },
+            "prediction": _prediction(tree, walked.path[stop], node_probs),
+            "path": _path(tree, walked.path, node_probs),
+            "alternatives": _alternatives(tree, walked.path[stop], node_probs, following),
+        }
 
-    def _top_k(self, leaf_probs: Float32Array) -> tuple[Node, ...]:
+    def _top_k(self, leaf_probs: Float32Array) -> list[dict[str, Any]]:
         """The most probable leaves below the root, best first; of equals the earlier one."""
         tree, root = self.forest[0], self.roots[0]
         start, end = int(tree.leaf_start[root]), int(tree.leaf_end[root])
         best = start + _largest(leaf_probs[start:end], self.options.top_k)
-        return tuple(
-            _node(tree, int(tree.leaf_nodes[leaf]), float(leaf_probs[leaf])) for leaf in best
-        )
+        return _nodes(tree, tree.leaf_nodes[best], leaf_probs[best])
 
 
-def _prediction(tree: Hierarchy, index: int, node_probs: Float32Array) -> Prediction:
-    return Prediction(
-        **_fields(tree, index, node_probs[index]),
-        is_leaf=tree.is_leaf(index),
-        n_leaf_descendants=int(tree.n_leaf_descendants[index]),
-        specificity=_probability(tree.specificity[index]),
-    )
+def _prediction(tree: Hierarchy, index: int, node_probs: Float32Array) -> dict[str, Any]:
+    return {
+        **_node(tree, index, node_probs[index]),
+        "is_leaf": tree.is_leaf(index),
+        "n_leaf_descendants": int(tree.leaf_end[index] - tree.leaf_start[index]),
+        "specificity": _probability(tree.specificity[index]),
+    }
 
 
-def _path(tree: Hierarchy, path: Sequence[int], node_probs: Float32Array) -> tuple[PathNode, ...]:
+def _path(tree: Hierarchy, path: Sequence[int], node_probs: Float32Array) -> list[dict[str, Any]]:
     """The nodes of a path with their probabilities, alone and given the node before."""
-    result = []
+    nodes = _nodes(tree, np.asarray(path), node_probs[list(path)])
     above = 1.0
-    for index in path:
-        fields = _fields(tree, index, node_probs[index])
-        probability = fields["probability"]
-        conditional = min(1.0, probability / above) if above > 0.0 else 0.0
-        result.append(PathNode(**fields, conditional_probability=conditional))
+    for node in nodes:
+        probability = node["probability"]
+        node["conditional_probability"] = min(1.0, probability / above) if above > 0.0 else 0.0
         above = probability
-    return tuple(result)
+    return nodes
 
 
 def _alternatives(
     tree: Hierarchy, index: int, node_probs: Float32Array, on_path: int | None
-) -> tuple[Node, ...]:
+) -> list[dict[str, Any]]:
     """The most probable other children of a node: all but the one that the path goes on to."""
     others = np.asarray([c for c in tree.visible_children(index) if c != on_path], np.int64)
     best = others[_largest(node_probs[others], MAX_ALTERNATIVES)]
-    return tuple(_node(tree, int(child), float(node_probs[child])) for child in best)
+    return _nodes(tree, best, node_probs[best])
 
 
 def _largest(values: Float32Array, k: int) -> npt.NDArray[np.intp]:
@@ -188,11 +175,14 @@ def _largest(values: Float32Array, k: int) -> npt.NDArray[np.intp]:
     return order[:k]
 
 
-def _node(tree: Hierarchy, index: int, probability: float | np.floating) -> Node:
-    return Node(**_fields(tree, index, probability))
+def _nodes(
+    tree: Hierarchy, indices: npt.NDArray[np.integer], probabilities: Float32Array
+) -> list[dict[str, Any]]:
+    pairs = zip(indices.tolist(), probabilities.tolist(), strict=True)
+    return [_node(tree, index, probability) for index, probability in pairs]
 
 
-def _fields(tree: Hierarchy, index: int, probability: float | np.floating) -> dict[str, Any]:
+def _node(tree: Hierarchy, index: int, probability: float | np.floating) -> dict[str, Any]:
     """What every kind of node tells."""
     return {
         "id": tree.ids[index],

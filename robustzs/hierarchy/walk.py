@@ -147,7 +147,7 @@ def _targets(
 def _descend(row: FloatArray, tree: Hierarchy, node: int) -> int:
     """The leaf at the end of the greedy path from ``node``."""
     while len(children := tree.children(node)):
-        node = int(children[0] if len(children) == 1 else children[np.argmax(row[children])])
+        node = int(children[0] if len(children) == 1 else children[row[children].argmax()])
     return node
 
 
