@@ -38,6 +38,13 @@ class Activation(str, Enum):
     quickgelu = "quickgelu"
 
 
+class ImagePrecision(str, Enum):
+    """In what numbers the image encoder computes."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
 class TritonDevice(str, Enum):
     """Where Triton runs the encoders."""
 
@@ -95,6 +102,18 @@ WeightsOption = Annotated[
 LicenceOption = Annotated[
     str | None, typer.Option(help="Licence of the weights, as an SPDX identifier.")
 ]
+ImagePrecisionOption = Annotated[
+    ImagePrecision,
+    typer.Option(help="int8: an image encoder of int8 beside the float32 one, which always ships."),
+]
+CalibrateOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of pictures, none held out, to calibrate int8 on."),
+]
+DefaultPrecisionOption = Annotated[
+    ImagePrecision,
+    typer.Option(help="The image encoder that is used (served) unless another is asked for."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 TritonOption = Annotated[
     Path | None,
@@ -128,6 +147,9 @@ def export(
     opset: OpsetOption = 18,
     weights: WeightsOption = False,
     licence: LicenceOption = None,
+    image_precision: ImagePrecisionOption = ImagePrecision.fp32,
+    calibrate_on: CalibrateOption = None,
+    default_image_precision: DefaultPrecisionOption = ImagePrecision.fp32,
     force: ForceOption = False,
     triton: TritonOption = None,
     triton_device: TritonDeviceOption = TritonDevice.auto,
@@ -143,6 +165,7 @@ def export(
       robustzs export ViT-B-32 --pretrained openai --licence MIT
       robustzs export ViT-L-14 --pretrained fare_eps_4.pt --name fare4
       robustzs export robustzs-lite --to open-clip --output lite-open-clip
+      robustzs export mine --image-precision int8 --calibrate-on photos/ --output mine-int8
       robustzs export --model robustzs-lite --triton models/
     """
     if (model is None) == (named is None):
@@ -156,6 +179,7 @@ def export(
             "--name": name,
             "--templates": templates,
             "--licence": licence,
+            "--calibrate-on": calibrate_on,
         }
         for option, value in given.items():
             if value is not None:
@@ -196,6 +220,9 @@ def export(
             weights=weights,
             licence=licence,
             force=force,
+            image_precision=image_precision.value,
+            calibrate_on=calibrate_on,
+            default_image_precision=default_image_precision.value,
         )
     )
     for note in outcome.notes:

@@ -216,6 +216,8 @@ def conclude(
                 output,
                 steps=result.steps,
                 training=_training_record(shop, result, measured),
+                data=shop.data,
+                say=say,
             )
         summary["bundle"] = {"name": bundle.manifest.name, "digest": bundle.digest}
     summary["seconds"] = {name: round(value, 3) for name, value in sorted(clock.seconds.items())}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from robustzs.bundle.manifest import (
     SourceRecord,
 )
 from robustzs.bundle.store import Bundle, read_json_object
-from robustzs.errors import BundleWriteError, RobustZSError
+from robustzs.errors import BundleWriteError, DataError, ExportError, ImageError, RobustZSError
 from robustzs.threat import format_size
+from robustzs_training.data.base import SampleSource
 from robustzs_training.export.bundle import (
     BundleFacts,
+    ImagePrecisions,
     TextPrecisions,
     export_open_clip_model,
 )
@@ -54,6 +56,8 @@ def write_bundle(
     *,
     steps: int,
     training: Mapping[str, Any],
+    data: SampleSource | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Bundle:
     """Export what was trained into ``output``, which may hold the run's other files.
 
@@ -65,6 +69,9 @@ def write_bundle(
         output: The folder.
         steps: That the weights have seen.
         training: For the record; JSON.
+        data: What the run trained on: int8 activations are calibrated on some of it, where the
+            source's bundle has an int8 image encoder.
+        say: Told where no such encoder could be made again; the bundle then has float32 alone.
 
     Raises:
         BundleWriteError: The disk refuses.
@@ -78,16 +85,21 @@ def write_bundle(
     aside = output / RUN_FOLDER / "bundle"
     shutil.rmtree(aside, ignore_errors=True)
     is_portable = not Path(str(source.config["text_cfg"].get("hf_model_name", ""))).is_absolute()
-    export_open_clip_model(
-        model,
-        config=source.config,
-        tokenizer=source.tokenizer,
-        facts=facts,
-        output=aside,
-        weights="trained" if is_portable else "none",
-        backbones=source.backbones,
-        text_precisions=_text_precisions(source.manifest),
-    )
+
+    def export(image_precisions: ImagePrecisions | None) -> None:
+        export_open_clip_model(
+            model,
+            config=source.config,
+            tokenizer=source.tokenizer,
+            facts=facts,
+            output=aside,
+            weights="trained" if is_portable else "none",
+            backbones=source.backbones,
+            image_precisions=image_precisions,
+            text_precisions=_text_precisions(source.manifest),
+        )
+
+    _with_int8(export, source, data, say)
     return put_in_place(aside, output)
 
 
@@ -155,6 +167,39 @@ def templates_of(recipe: Recipe, source: SourceModel) -> str | tuple[str, ...]:
 @torch.no_grad()
 def _set_scale(model: torch.nn.Module, scale: float) -> None:
     model.get_parameter("logit_scale").fill_(math.log(scale))
+
+
+def _with_int8(
+    export: Callable[[ImagePrecisions | None], None],
+    source: SourceModel,
+    data: SampleSource | None,
+    say: Callable[[str], None] | None,
+) -> None:
+    """Export with an int8 image encoder where the source has one and it comes out well."""
+    try:
+        export(_image_precisions(source, data))
+    except (ExportError, DataError, ImageError) as error:
+        if not _had_int8(source):
+            raise
+        # Hours of training are not lost because of a precision.
+        if say is not None:
+            say(f"the bundle has no int8 image encoder: {error}")
+        export(None)
+
+
+def _had_int8(source: SourceModel) -> bool:
+    return source.manifest is not None and "int8" in source.manifest.image_encoders
+
+
+def _image_precisions(source: SourceModel, data: SampleSource | None) -> ImagePrecisions | None:
+    """The source bundle's, made again for the trained weights on pictures that they have seen."""
+    if source.manifest is None or not _had_int8(source) or data is None:
+        return None
+    from robustzs_training.export.calibration_pictures import calibration_pictures_of
+    from robustzs_training.export.quantize_image import int8_image_precisions
+
+    pixels = calibration_pictures_of(data, source.preprocess)
+    return int8_image_precisions(pixels, default=source.manifest.default_image_precision)
 
 
 def _text_precisions(manifest: BundleManifest | None) -> TextPrecisions | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
@@ -17,7 +16,6 @@ from robustzs.bundle.manifest import (
     BackboneRecord,
     Geometry,
     LicenceRecord,
-    Precision,
     SourceRecord,
     Threshold,
 )
@@ -25,41 +23,42 @@ from robustzs.bundle.store import Bundle
 from robustzs.bundle.writer import BundleWriter
 from robustzs.errors import ExportError
 from robustzs.images.config import PreprocessConfig
+from robustzs_training.export.encoders import (
+    IMAGE_ENCODER,
+    PROBE_PROMPTS,
+    TEXT_ENCODER,
+    Encoders,
+    ImagePrecisions,
+    Quantiser,
+    TextPrecisions,
+    write_encoders,
+)
 from robustzs_training.export.model_card import model_card
-from robustzs_training.export.onnx_export import (
-    OnnxOptions,
-    export_image_tower,
-    export_text_tower,
-)
-from robustzs_training.export.parity import (
-    ParityReport,
-    Probes,
-    open_session,
-    probe_pixels,
-    prove_image_tower,
-    prove_logits,
-    prove_text_tower,
-    prove_variant,
-)
+from robustzs_training.export.onnx_export import OnnxOptions
+from robustzs_training.export.parity import ParityReport
 from robustzs_training.export.tokenizers import TokenizerFile, prove_tokenizer
 from robustzs_training.export.towers import ImageTower, TextTower
 from robustzs_training.models import build_model
 
-IMAGE_ENCODER = "image_encoder.onnx"
-TEXT_ENCODER = "text_encoder.onnx"
-WEIGHTS = "weights.safetensors"
-OPEN_CLIP_CONFIG = "open_clip_config.json"
-PROBE_PROMPTS = [
-    "a photo of a cat.",
-    "dog",
-    "a sketch of the great grey owl, a large bird of the northern forests",
-    "itap of my 3 teapots!",
-    "a working dog, a type of domestic animal, seen from behind on a snowy hillside at night",
+__all__ = [
+    "IMAGE_ENCODER",
+    "OPEN_CLIP_CONFIG",
+    "PROBE_PROMPTS",
+    "TEXT_ENCODER",
+    "WEIGHTS",
+    "BundleFacts",
+    "ExportResult",
+    "ImagePrecisions",
+    "Quantiser",
+    "TextPrecisions",
+    "export_open_clip_model",
+    "logit_scale_of",
+    "open_clip_config_text",
 ]
 
+WEIGHTS = "weights.safetensors"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 COSINE = Geometry()
-Quantiser = Callable[[Path, Path], None]
-"""Reads the float32 text graph, writes the graph of another precision."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,21 +101,6 @@ class BundleFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextPrecisions:
-    """The text encoders that a bundle carries; image encoders are float32.
-
-    Attributes:
-        quantisers: Further precisions, each made from the float32 graph.
-        default: The one that is used unless another is asked for.
-        keep_fp32: Whether the float32 graph is shipped, too.
-    """
-
-    quantisers: Mapping[Precision, Quantiser]
-    default: Precision = "fp32"
-    keep_fp32: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExportResult:
     """A finished bundle and the differences that its proof found."""
 
@@ -134,6 +118,7 @@ def export_open_clip_model(
     options: OnnxOptions | None = None,
     weights: Literal["none", "trained", "all"] | Mapping[str, torch.Tensor] = "none",
     backbones: Sequence[BackboneRecord] = (),
+    image_precisions: ImagePrecisions | None = None,
     text_precisions: TextPrecisions | None = None,
     extra_files: Mapping[str, bytes] | None = None,
     force: bool = False,
@@ -152,29 +137,41 @@ def export_open_clip_model(
             ``backbones`` (``trained``); everything; or these tensors, named as in
             ``model.state_dict()``, which with the backbones must make up the whole model.
         backbones: Frozen parts that come from an installed package.
+        image_precisions: Further image encoders.
         text_precisions: Further text encoders.
         extra_files: Further files, such as ``card.json``; ``README.md`` replaces the generated one.
         force: Replace an existing bundle.
 
     Raises:
         BundleExistsError: the output holds something and ``force`` is not given.
-        ExportError: the model cannot be traced, or weights and backbones leave something out.
+        ExportError: the model cannot be traced or quantised, or weights and backbones leave
+            something out.
         ExportParityError: a graph or the tokenizer differs from the original; nothing is written.
         BundleManifestError: the facts violate the schema.
         BundleWriteError: the folder cannot be written.
     """
     model = model.float().eval()
     options = options or OnnxOptions()
-    precisions = text_precisions or TextPrecisions(quantisers={})
     tensors = _tensors_to_carry(model, config, weights, backbones)
     prove_tokenizer(tokenizer)
     with BundleWriter(output, overwrite=force) as writer:
         towers = (ImageTower(model, facts.mean, facts.std), TextTower(model))
-        parity, text_encoders = _write_encoders(
-            writer, towers, tokenizer, facts, options, precisions
+        encoders = write_encoders(
+            writer,
+            towers,
+            tokenizer,
+            image_size=facts.preprocess.image_size,
+            geometry=facts.geometry,
+            options=options,
+            image_precisions=image_precisions,
+            text_precisions=text_precisions,
         )
         writer.add_file("tokenizer.json", tokenizer.content)
-        fields = _record(model, facts, tokenizer, options, precisions, text_encoders)
+        fields = _record(model, facts, tokenizer, options, encoders)
+        if image_precisions is not None:
+            fields["default_image_precision"] = image_precisions.default
+        if text_precisions is not None:
+            fields["default_text_precision"] = text_precisions.default
         fields["embed_dim"] = int(config["embed_dim"])
         if tensors is not None:
             fields |= _write_weights(writer, tensors, config, facts)
@@ -184,60 +181,7 @@ def export_open_clip_model(
         extra.setdefault("README.md", model_card(fields, card).encode())
         for name, content in sorted(extra.items()):
             writer.add_file(name, content)
-        return ExportResult(bundle=writer.finish(fields), parity=parity)
-
-
-def _write_encoders(
-    writer: BundleWriter,
-    towers: tuple[ImageTower, TextTower],
-    tokenizer: TokenizerFile,
-    facts: BundleFacts,
-    options: OnnxOptions,
-    precisions: TextPrecisions,
-) -> tuple[ParityReport, dict[str, str]]:
-    image_size = facts.preprocess.image_size
-    config = tokenizer.config
-    probes = Probes(
-        pixels=probe_pixels(image_size),
-        token_ids=np.ascontiguousarray(tokenizer.reference(PROBE_PROMPTS), dtype=np.int64),
-        pad_id=config.pad_id,
-        fixed_length=config.fixed_length,
-    )
-    image_path, text_path = writer.path_for(IMAGE_ENCODER), writer.path_for(TEXT_ENCODER)
-    export_image_tower(towers[0], image_path, image_size=image_size, options=options)
-    encode_image = open_session(image_path)
-    image_raw, image_normalised = prove_image_tower(towers[0], encode_image, probes)
-    text_files = export_text_tower(
-        towers[1],
-        text_path,
-        context_length=config.context_length,
-        fixed_length=config.fixed_length,
-        options=options,
-    )
-    encode_text = open_session(text_path)
-    text_raw, text_normalised = prove_text_tower(towers[1], encode_text, probes)
-    similarity = prove_logits(towers, (encode_image, encode_text), probes, facts.geometry)
-    variants = []
-    text_encoders: dict[str, str] = {"fp32": TEXT_ENCODER}
-    for precision, quantise in sorted(precisions.quantisers.items()):
-        name = f"text_encoder.{precision}.onnx"
-        quantise(text_path, writer.path_for(name))
-        cosine = prove_variant(precision, open_session(writer.path_for(name)), encode_text, probes)
-        variants.append((precision, cosine))
-        text_encoders[precision] = name
-    if not precisions.keep_fp32:
-        del text_encoders["fp32"]
-        for path in text_files:
-            path.unlink()
-    report = ParityReport(
-        image_raw=image_raw,
-        image_normalised=image_normalised,
-        text_raw=text_raw,
-        text_normalised=text_normalised,
-        similarity=similarity,
-        variants=tuple(variants),
-    )
-    return report, text_encoders
+        return ExportResult(bundle=writer.finish(fields), parity=encoders.parity)
 
 
 def _tensors_to_carry(
@@ -332,8 +276,7 @@ def _record(
     facts: BundleFacts,
     tokenizer: TokenizerFile,
     options: OnnxOptions,
-    precisions: TextPrecisions,
-    text_encoders: Mapping[str, str],
+    encoders: Encoders,
 ) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "name": facts.name,
@@ -348,9 +291,8 @@ def _record(
         "geometry": facts.geometry.model_dump(mode="json"),
         "tokenizer": tokenizer.config.model_dump(mode="json"),
         "templates": facts.templates,
-        "image_encoders": {"fp32": IMAGE_ENCODER},
-        "text_encoders": dict(text_encoders),
-        "default_text_precision": precisions.default,
+        "image_encoders": dict(encoders.image),
+        "text_encoders": dict(encoders.text),
         "opset": options.opset,
         "licences": [licence.model_dump(mode="json") for licence in facts.licences],
     }

@@ -11,13 +11,22 @@ from robustzs.bundle.manifest import BundleManifest, LicenceRecord
 from robustzs.errors import UsageError
 from robustzs.labels.templates import get_templates
 from robustzs.settings import models_dir
-from robustzs_training.export.bundle import BundleFacts, ExportResult, export_open_clip_model
+from robustzs_training.data.scan import check_folder
+from robustzs_training.export.bundle import (
+    BundleFacts,
+    ExportResult,
+    ImagePrecisions,
+    export_open_clip_model,
+)
+from robustzs_training.export.calibration_pictures import read_calibration_folder
 from robustzs_training.export.onnx_export import DEFAULT_OPSET, OnnxOptions
+from robustzs_training.export.quantize_image import int8_image_precisions
 from robustzs_training.export.reverse import write_hugging_face, write_open_clip
 from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 Target = Literal["bundle", "open-clip", "huggingface"]
+ImagePrecision = Literal["fp32", "int8"]
 _INHERITED = ("description", "temperature", "geometry", "theta", "low_confidence", "rejection")
 
 
@@ -36,6 +45,9 @@ class ExportArguments:
         weights: Whether the bundle carries weights for torch.
         licence: Of the weights; SPDX identifier where there is one.
         force: Replace an existing output.
+        image_precision: ``int8``: an image encoder of int8 beside the float32 one.
+        calibrate_on: Folder of pictures that int8 activations are calibrated on.
+        default_image_precision: What the bundle uses unless another is asked for.
     """
 
     request: SourceRequest
@@ -47,6 +59,9 @@ class ExportArguments:
     weights: bool = False
     licence: str | None = None
     force: bool = False
+    image_precision: ImagePrecision = "fp32"
+    calibrate_on: Path | None = None
+    default_image_precision: ImagePrecision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +92,7 @@ def run_export(arguments: ExportArguments) -> ExportOutcome:
             f"--name {arguments.name!r} cannot be a bundle's name",
             hint="at most 64 lower-case letters, digits and . _ -, a letter or digit first",
         )
+    _check_precision(arguments)
     source = load_source(arguments.request)
     if arguments.target == "bundle":
         name = arguments.name or _default_name(arguments.request)
@@ -88,6 +104,41 @@ def run_export(arguments: ExportArguments) -> ExportOutcome:
     write = write_open_clip if arguments.target == "open-clip" else write_hugging_face
     notes = [*source.notes, *write(source, output, force=arguments.force)]
     return ExportOutcome(path=output, notes=tuple(notes))
+
+
+def _check_precision(arguments: ExportArguments) -> None:
+    if arguments.image_precision == "fp32":
+        if arguments.calibrate_on is not None:
+            raise UsageError(
+                "--calibrate-on goes with --image-precision int8; float32 needs no calibration",
+                hint="give both, or none",
+            )
+        if arguments.default_image_precision != "fp32":
+            raise UsageError(
+                f"the bundle would have no image encoder of "
+                f"{arguments.default_image_precision} to use by default",
+                hint="add --image-precision int8 --calibrate-on FOLDER",
+            )
+        return
+    if arguments.target != "bundle":
+        raise UsageError(
+            f"--image-precision int8 does not go with --to {arguments.target}",
+            hint="precisions are files of a bundle; other libraries get the float32 weights",
+        )
+    if arguments.calibrate_on is None:
+        raise UsageError(
+            "--image-precision int8 needs pictures to calibrate on",
+            hint="--calibrate-on FOLDER, of the kind that will be classified, none of them held "
+            "out for measurements",
+        )
+    check_folder(arguments.calibrate_on)
+
+
+def _image_precisions(source: SourceModel, arguments: ExportArguments) -> ImagePrecisions | None:
+    if arguments.image_precision == "fp32" or arguments.calibrate_on is None:
+        return None
+    pixels = read_calibration_folder(arguments.calibrate_on, source.preprocess)
+    return int8_image_precisions(pixels, default=arguments.default_image_precision)
 
 
 def _write_bundle(
@@ -117,6 +168,7 @@ def _write_bundle(
         options=OnnxOptions(opset=arguments.opset),
         weights="trained" if arguments.weights else "none",
         backbones=source.backbones,
+        image_precisions=_image_precisions(source, arguments),
         force=arguments.force,
     )
 
@@ -146,9 +198,12 @@ def _proof(result: ExportResult) -> str:
     worst = {
         field.name: getattr(parity, field.name)
         for field in fields(parity)
-        if field.name != "variants"
+        if field.name not in ("variants", "image_variants")
     }
     differences = ", ".join(
         f"{name.replace('_', ' ')} {value:.1e}" for name, value in worst.items()
     )
-    return f"largest differences to torch: {differences}"
+    proof = f"largest differences to torch: {differences}"
+    for precision, cosine in parity.image_variants:
+        proof += f"; image encoder in {precision}: cosine of at least {cosine:.3f} to float32"
+    return proof

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from robustzs.cards.rows import MeasuredRow, measured_rows
-from robustzs_training.export.parity import BATCHES, MIN_VARIANT_COSINE, TOLERANCE
+from robustzs_training.export.parity import (
+    BATCHES,
+    MIN_IMAGE_COSINE,
+    MIN_VARIANT_COSINE,
+    TOLERANCE,
+)
 
 HEADING = "## What was measured"
 
@@ -29,7 +34,7 @@ def model_card(fields: Mapping[str, Any], card: Mapping[str, Any] | None = None)
         "## Licences",
         "\n".join(_licence(licence) for licence in fields["licences"]),
         "## What was checked",
-        _checks(fields["text_encoders"]),
+        _checks(fields["image_encoders"], fields["text_encoders"]),
         measured_section(fields, card),
     ]
     return "\n\n".join(sections) + "\n"
@@ -67,7 +72,7 @@ def with_measured(text: str, fields: Mapping[str, Any], card: Mapping[str, Any])
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _checks(text_encoders: Mapping[str, str]) -> str:
+def _checks(image_encoders: Mapping[str, str], text_encoders: Mapping[str, str]) -> str:
     same = (
         f"agree with the torch model at batches of {', '.join(map(str, BATCHES))}: raw features "
         f"within {TOLERANCE:.0e} of the largest value, normalised features and similarities within "
@@ -78,6 +83,7 @@ def _checks(text_encoders: Mapping[str, str]) -> str:
     begin = (
         f"Both float32 ONNX graphs passed the onnx checker, were opened by onnxruntime and {same}"
     )
+    begin += _image_checks(image_encoders)
     if not small:
         return f"{begin} {tokens}"
     left_out = "" if "fp32" in text_encoders else "; the float32 text graph itself is not shipped"
@@ -85,6 +91,18 @@ def _checks(text_encoders: Mapping[str, str]) -> str:
         f"{begin} The text graph of precision {', '.join(small)} was made from the float32 one: "
         f"its features have a cosine of at least {MIN_VARIANT_COSINE} to those, whatever the "
         f"batch{left_out}. {tokens}"
+    )
+
+
+def _image_checks(image_encoders: Mapping[str, str]) -> str:
+    small = sorted(set(image_encoders) - {"fp32"})
+    if not small:
+        return ""
+    return (
+        f" The image graph of precision {', '.join(small)} was made from the float32 one and "
+        f"calibrated on pictures: on others its features have a cosine of at least "
+        f"{MIN_IMAGE_COSINE} to those, whatever the batch. It is another model as far as accuracy "
+        f"and robustness go: float32's numbers do not hold for it."
     )
 
 
@@ -179,6 +197,7 @@ def _facts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Temperature", f"{fields['temperature']:.6g}"),
         ("Tokens", _tokens(tokenizer)),
         ("Templates", _templates(fields["templates"])),
+        ("Image encoders", _several(fields["image_encoders"])),
         ("Text encoders", ", ".join(sorted(fields["text_encoders"]))),
         ("Weights for torch", fields.get("weights") or "none: it classifies only"),
     ]
@@ -192,6 +211,10 @@ def _facts(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
     for record in fields.get("backbones", ()):
         rows.append(("Frozen backbone", f"{record['name']} from {record['source']}"))
     return [(title, value) for title, value in rows if value]
+
+
+def _several(encoders: Mapping[str, str]) -> str | None:
+    return ", ".join(sorted(encoders)) if len(encoders) > 1 else None
 
 
 def _resize(preprocess: Mapping[str, Any]) -> str:

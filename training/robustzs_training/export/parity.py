@@ -30,6 +30,8 @@ Encoder = Callable[[npt.NDArray[np.generic]], Float32Array]
 BATCHES = (1, 2, 5)
 TOLERANCE = 1e-5
 MIN_VARIANT_COSINE = 0.999
+MIN_IMAGE_COSINE = 0.9
+MIN_MEAN_IMAGE_COSINE = 0.97
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class ParityReport:
         text_normalised: L2-normalised text features, absolute.
         similarity: Image-text similarities, absolute; logits differ by ``logit_scale`` times it.
         variants: Smallest cosine of each further text precision to the float32 features.
+        image_variants: Likewise of each further image precision, on pictures.
     """
 
     image_raw: float
@@ -51,6 +54,7 @@ class ParityReport:
     text_normalised: float
     similarity: float
     variants: tuple[tuple[str, float], ...] = ()
+    image_variants: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,7 @@ def open_session(path: Path) -> Encoder:
     options.log_severity_level = 4
     options.intra_op_num_threads = torch.get_num_threads()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as the backend
     try:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors share no base class
@@ -209,6 +214,46 @@ def prove_variant(precision: str, encode: Encoder, reference: Encoder, probes: P
     if not probes.fixed_length:
         prove_padding_is_inert(f"text encoder in {precision}", encode, probes)
     return cosine
+
+
+def prove_image_variant(
+    precision: str, encode: Encoder, reference: Encoder, pixels: Float32Array
+) -> float:
+    """Hold a quantised image graph to the float32 one; returns the smallest cosine.
+
+    Args:
+        precision: Its name, for messages.
+        encode: The quantised graph.
+        reference: The float32 graph.
+        pixels: Pictures ``[n, 3, H, W]`` in [0, 1] that the quantiser has not seen.
+
+    Raises:
+        ExportParityError: a cosine is below `MIN_IMAGE_COSINE`, their mean is below
+            `MIN_MEAN_IMAGE_COSINE`, or a picture's features depend on the rest of its batch (as
+            those of dynamic quantisation do).
+    """
+    together = np.concatenate([encode(batch) for batch in _batches(pixels)])
+    expected = np.concatenate([reference(batch) for batch in _batches(pixels)])
+    cosines = (normalize(together) * normalize(expected)).sum(axis=1)
+    least, mean = float(cosines.min()), float(cosines.mean())
+    if not (least >= MIN_IMAGE_COSINE and mean >= MIN_MEAN_IMAGE_COSINE):  # also when it is NaN
+        raise ExportParityError(
+            f"image encoder in {precision}: the cosine to float32 on {len(pixels)} pictures is "
+            f"{least:.3f} at least and {mean:.3f} on average, allowed are {MIN_IMAGE_COSINE} and "
+            f"{MIN_MEAN_IMAGE_COSINE}",
+            hint="calibrate on more pictures of the kind that will be classified, or ship fp32",
+        )
+    for index in range(min(len(pixels), max(BATCHES))):
+        alone = encode(np.ascontiguousarray(pixels[index : index + 1]))[0]
+        _require(
+            f"image encoder in {precision}: alone or in a batch", _relative(alone, together[index])
+        )
+    return least
+
+
+def _batches(pixels: Float32Array) -> list[Float32Array]:
+    size = max(BATCHES)
+    return [np.ascontiguousarray(pixels[i : i + size]) for i in range(0, len(pixels), size)]
 
 
 def torch_features(tower: nn.Module, array: npt.NDArray[np.generic]) -> Float32Array:

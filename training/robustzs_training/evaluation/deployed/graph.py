@@ -61,6 +61,36 @@ def facts_of(path: Path) -> GraphFacts:
     )
 
 
+def nodes_of(model: Any) -> list[Node]:
+    """The nodes of an ``onnx.ModelProto`` as plain values, in its order."""
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    return [_node(each, opset) for each in model.graph.node]
+
+
+def constants_of(model: Any) -> dict[str, torch.Tensor]:
+    """Its initializers by name, and what stands for an input that is left out."""
+    return {"": MISSING, **{each.name: _tensor(each) for each in model.graph.initializer}}
+
+
+def apply(node: Node, inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    """The outputs of a node.
+
+    Raises:
+        EvaluationError: It has no counterpart, or it fails on these inputs.
+    """
+    if node.kind not in _KNOWN:
+        raise unknown(node, "any inputs")
+    try:
+        found = _KNOWN[node.kind](node, inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        shapes = [list(each.shape) for each in inputs]
+        raise EvaluationError(
+            f"the twin fails at {node.kind} of {shapes}: {str(error).splitlines()[0]}",
+            hint="measure this precision by transfer and by Square, and say so",
+        ) from error
+    return found if isinstance(found, tuple) else (found,)
+
+
 class GraphTwin:
     """``pixels`` ``[B, 3, H, W]`` -> raw features ``[B, D]``, differentiable.
 
@@ -83,12 +113,11 @@ class GraphTwin:
             )
         self.device = device or torch.device("cpu")
         model = onnx.load(str(path))
-        opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
         self._values: dict[str, torch.Tensor] = {"": MISSING}
         self._short: dict[str, torch.dtype] = {}
         for tensor in model.graph.initializer:
             self._keep(tensor.name, tensor.data_type, _tensor(tensor))
-        nodes = [_node(each, opset) for each in model.graph.node]
+        nodes = nodes_of(model)
         self._input = next(i.name for i in model.graph.input if i.name not in self._values)
         (self._output,) = (each.name for each in model.graph.output)
         self._nodes = self._simplified(nodes)
@@ -117,15 +146,7 @@ class GraphTwin:
         return values[self._output].float()
 
     def _apply(self, node: Node, inputs: Inputs) -> tuple[torch.Tensor, ...]:
-        try:
-            found = _KNOWN[node.kind](node, inputs)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            shapes = [list(each.shape) for each in inputs]
-            raise EvaluationError(
-                f"the twin fails at {node.kind} of {shapes}: {str(error).splitlines()[0]}",
-                hint="measure this precision by transfer and by Square, and say so",
-            ) from error
-        outputs = found if isinstance(found, tuple) else (found,)
+        outputs = apply(node, inputs)
         if any(node.outputs[len(outputs) :]):
             raise unknown(node, f"{len(node.outputs)} outputs")
         return tuple(
