@@ -29,6 +29,7 @@ from robustzs_serving.decode.pool import DecodePool
 from robustzs_serving.engine.classifiers import Classifiers
 from robustzs_serving.engine.lanes import TextLanes
 from robustzs_serving.engine.rows import Description, Embedded, ErrorRow
+from robustzs_serving.engine.scoring import TogetherScorer
 from robustzs_serving.engine.waiting import both, traced, until
 from robustzs_serving.engine.watch import TritonWatch
 from robustzs_serving.errors import (
@@ -275,15 +276,14 @@ class Engine:
         if not good:
             return {}
         features, names = np.stack(good), [str(place) for place in places]
-
-        def score() -> dict[int, Answer]:
-            answers = classifier.classify_features(features, names)
-            return dict(zip(places, answers, strict=True))
-
         if len(good) * sum(map(len, classifier.forest)) <= _SCORED_HERE:
-            return score()
-        loop = asyncio.get_running_loop()
-        return await until(deadline, loop.run_in_executor(parts.scorers, score))
+            answers = await parts.together.answers(classifier, features, names)
+        else:
+            scoring = asyncio.get_running_loop().run_in_executor(
+                parts.scorers, classifier.classify_features, features, names
+            )
+            answers = await until(deadline, scoring)
+        return dict(zip(places, answers, strict=True))
 
 
 class _Parts:
@@ -320,6 +320,7 @@ class _Parts:
         self.classifiers = Classifiers(
             embedder, self.lanes, max_bytes=settings.cache_bytes, metrics=metrics
         )
+        self.together = TogetherScorer()
         self.scorers = ThreadPoolExecutor(_SCORERS, thread_name_prefix="robustzs-score")
 
     async def warm(self) -> None:
