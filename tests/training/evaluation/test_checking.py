@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from robustzs_training.evaluation.checking import checks_after
+from robustzs_training.evaluation.checking import _compared, checks_after
 from robustzs_training.evaluation.publish import Judged
 from robustzs_training.evaluation.run import IntArray, Notes, Verdicts
 from robustzs_training.evaluation.trials import Target, Trial
@@ -119,3 +120,33 @@ def test_an_ensemble_without_a_black_box_is_not_asked_for_one() -> None:
     verdicts = _verdicts(np.zeros(N, np.bool_))
     judged = Judged(images=images, trials=[(trial, verdicts)], templates=get_templates("{}"))
     assert not any(c.name.startswith("black-box") for c in checks_after([], [judged]))
+
+
+@pytest.mark.parametrize(
+    ("attacked", "compared"),
+    [
+        ((), "int8/int8"),
+        (("int8/fp32",), "int8/int8"),
+        (("int8/int8",), "fp32/int8"),
+    ],
+)
+def test_torch_stands_for_a_default_that_is_not_attacked_itself(
+    attacked: tuple[str, ...], compared: str
+) -> None:
+    """An int8 default answers otherwise than torch; its own rows say what it is worth."""
+    _, flat = some_pictures(N)
+    targets = {
+        name: replace(flat, precision=name) for name in ("int8/int8", "fp32/int8", "int8/fp32")
+    }
+    trials = tuple(
+        Trial(attack=made("apgd-ce", THREATS[0]), threat=THREATS[0], target=each)
+        for each in (flat, *(targets[name] for name in attacked))
+    )
+    measurement = SimpleNamespace(precisions=list(targets.values()))
+    scene = SimpleNamespace(trials=trials)
+    found = _compared(measurement, scene)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.precision == compared
+    alone = SimpleNamespace(precisions=[targets["int8/int8"]])
+    only = _compared(alone, scene)  # type: ignore[arg-type]
+    assert only is targets["int8/int8"]

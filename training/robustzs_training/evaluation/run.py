@@ -206,10 +206,14 @@ class Measurement:
         known = self.state.known(self.question(trial.target, trial))
         return sum(row not in known for row in self._standing(trial).tolist())
 
-    def disagreements(self) -> tuple[int, int] | None:
-        """Pictures that torch and the deployed bundle answer differently, and all compared."""
-        default = next(iter(self.precisions), None)
-        found = None if default is None else self.clean_verdicts(default)
+    def disagreements(self, target: Target | None = None) -> tuple[int, int] | None:
+        """Pictures that torch and a deployed precision answer differently, and all compared.
+
+        Args:
+            target: The precision; ``None`` for the bundle's default.
+        """
+        target = target or next(iter(self.precisions), None)
+        found = None if target is None else self.clean_verdicts(target)
         if found is None:
             return None
         return int((~found.same).sum()), len(found.rows)
