@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import h11
 import pytest
+from robustzs_serving import wire
 
 from tests.serving.conftest import Service
 
@@ -131,3 +133,17 @@ def test_refusals_are_counted_and_the_next_request_is_served(
     connection.sendall(b"NONSENSE\r\n\r\n")
     _read(connection)
     assert service.metric("robustzs_rejects_total", reason="http-malformed") == before + 1
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_an_answer_is_one_write(method: bytes) -> None:
+    spoken = wire._Connection(h11.SERVER)
+    spoken.receive_data(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert isinstance(spoken.next_event(), h11.Request)
+    assert spoken.next_event() is not h11.PAUSED
+    body = b"all right" if method == b"GET" else b""
+    head = h11.Response(status_code=200, headers=[("Content-Length", "9")], reason=b"OK")
+    written = [spoken.send(event) for event in (head, h11.Data(data=body), h11.EndOfMessage())]
+    assert [bool(data) for data in written] == [False, True, False]
+    assert written[1] == b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" + body
+    assert spoken.send(h11.ConnectionClosed()) is None
