@@ -30,6 +30,7 @@ from robustzs_training.factory import (
     adapter_of,
     build_objective,
     load_model,
+    start_from,
     tokenizer_for,
 )
 from robustzs_training.loop.optim import total_steps
@@ -203,6 +204,8 @@ def assemble(
     objective, to_batch = build_objective(
         recipe, model, tokenizer, data.labels, trees=grown, captions=captions, own=own
     )
+    if recipe.model.start is not None:
+        start_from(model, recipe.model.start)
     return Workshop(
         recipe=recipe,
         source=source,

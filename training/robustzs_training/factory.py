@@ -89,6 +89,29 @@ def load_model(part: ModelPart, *, seed: int = 0) -> SourceModel:
     return _random_model(part, seed)
 
 
+@torch.no_grad()
+def start_from(model: ClipAdapter, bundle: str) -> None:
+    """Give the image tower the weights of another bundle's; frozen copies stay as they are.
+
+    Args:
+        model: After the objective was built over it.
+        bundle: Name or folder, of the same architecture: a run's result that is to go on, perhaps
+            at another resolution, held to what it was held to before.
+
+    Raises:
+        RecipeError: Its image tower is another one.
+        RobustZSError: Whatever :func:`load_source` raises.
+    """
+    tower = cast(torch.nn.Module, load_source(SourceRequest(model=bundle)).model.visual)
+    given, wanted = tower.state_dict(), model.visual.state_dict()
+    if {n: t.shape for n, t in given.items()} != {n: t.shape for n, t in wanted.items()}:
+        raise RecipeError(
+            f"model.start {bundle!r} has another image tower than model.source",
+            hint="name a bundle that was trained from that source",
+        )
+    model.visual.load_state_dict(given)
+
+
 def _random_model(part: ModelPart, seed: int) -> SourceModel:
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 

@@ -65,6 +65,9 @@ class ModelPart(_Part):
         None, description="tag or checkpoint file; `random`: random weights, to try a recipe out"
     )
     base: str | None = Field(None, description="what a visual encoder was trained from")
+    start: str | None = Field(
+        None, description="bundle whose image tower trains on; what is frozen stays the source's"
+    )
     activation: Literal["auto", "gelu", "quickgelu"] = Field("auto", description="as in export")
     resize: Literal["auto", "open-clip", "qt-aft"] = Field(
         "auto", description="before the crop; qt-aft: to 256 for 224, bilinear"
@@ -311,7 +314,10 @@ class Recipe(_Part):
 
         Texts, places of data, logging, the evaluation and the export do not count.
         """
-        return self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        found = self.model_dump(mode="json", exclude=_WITHOUT_INFLUENCE)
+        if self.model.start is None:  # came later: runs from before it go on
+            del found["model"]["start"]
+        return found
 
     @property
     def digest(self) -> str:
