@@ -204,9 +204,6 @@ def _session_options(ort: ModuleType, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # weights outside the arena, which would round them up to powers of two
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    # int8 weights as bytes where the CPU's products of uint8 and int8 saturate (no VNNI), so that a
-    # quantised encoder gives the same features everywhere; without effect on other CPUs
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
