@@ -291,6 +291,14 @@ def load_onnxruntime() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
+def load_quantisers() -> ModuleType:
+    """The module ``onnxruntime.quantization`` (needs the package onnx), silenced likewise."""
+    load_onnxruntime()
+    import onnxruntime.quantization.shape_inference
+
+    return onnxruntime.quantization  # type: ignore[no-any-return]
+
+
 @cache
 def _engine_errors() -> tuple[type[Exception], ...]:
     """Every exception that ONNX Runtime raises; they share no base class of their own."""

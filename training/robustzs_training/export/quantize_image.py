@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from robustzs.backends.onnx import load_quantisers
 from robustzs.bundle.manifest import Precision
 from robustzs.errors import ExportError
 from robustzs_training.export.encoders import ImagePrecisions
@@ -82,13 +83,8 @@ def quantize_image_encoder(source: Path, destination: Path, pixels: Float32Array
         ExportError: The tower is not made of convolutions, or ONNX Runtime cannot quantise it.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
 
+    ort = load_quantisers()
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         prepared, calibrated = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         try:
@@ -96,17 +92,17 @@ def quantize_image_encoder(source: Path, destination: Path, pixels: Float32Array
             first, *others = _convolutions(model, source.name)
             correct_biases(model, pixels[:_N_FOR_BIASES], others)
             onnx.save(model, str(prepared))
-            quantize_static(
+            ort.quantize_static(
                 str(prepared),
                 str(calibrated),
                 _Reader(model.graph.input[0].name, pixels),
-                quant_format=QuantFormat.QDQ,
+                quant_format=ort.QuantFormat.QDQ,
                 op_types_to_quantize=["Conv", "Add", "Clip", "Relu"],
                 nodes_to_exclude=[first],
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
+                activation_type=ort.QuantType.QUInt8,
+                weight_type=ort.QuantType.QInt8,
+                calibrate_method=ort.CalibrationMethod.MinMax,
                 extra_options={"WeightSymmetric": True, "CalibMovingAverage": True},
             )
             quantised = onnx.load(str(calibrated))
@@ -191,9 +187,9 @@ def _set_bias(model: Any, node: Any, bias: Float32Array) -> None:
 def _prepared(source: Path, target: Path) -> Any:
     """The graph with BatchNorm folded into convolutions and the shapes of all tensors."""
     import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
+    prepare = load_quantisers().shape_inference.quant_pre_process
+    prepare(str(source), str(target), skip_symbolic_shape=True)
     return onnx.load(str(target))
 
 
