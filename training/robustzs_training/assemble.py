@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from robustzs.bundle.manifest import BundleManifest
 from robustzs.errors import DataError, RecipeError, UsageError
 from robustzs.hierarchy.load import LoadedHierarchy
 from robustzs.hierarchy.tree import Hierarchy
@@ -80,6 +81,7 @@ class Workshop:
     Attributes:
         recipe: What was asked for.
         source: The model's origin; its ``model`` is the one that trains.
+        start: Of the bundle whose image tower trains on, if one does.
         model: The same, as objectives see it.
         data: The examples.
         loader: Their batches.
@@ -93,6 +95,7 @@ class Workshop:
 
     recipe: Recipe
     source: SourceModel
+    start: BundleManifest | None
     model: ClipAdapter
     data: SampleSource
     loader: ExampleLoader
@@ -204,11 +207,12 @@ def assemble(
     objective, to_batch = build_objective(
         recipe, model, tokenizer, data.labels, trees=grown, captions=captions, own=own
     )
-    if recipe.model.start is not None:
-        start_from(model, recipe.model.start)
+    name = recipe.model.start
+    start = None if name is None else start_from(model, name)
     return Workshop(
         recipe=recipe,
         source=source,
+        start=start,
         model=model,
         data=data,
         loader=loader,

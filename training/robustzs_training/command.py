@@ -380,6 +380,8 @@ def _training_record(
     }
     if manifest is not None:
         record["trained_from"] = {"name": manifest.name, "training": manifest.training}
+    if shop.start is not None:
+        record["started_from"] = {"name": shop.start.name, "training": shop.start.training}
     return record
 
 

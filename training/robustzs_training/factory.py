@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from pydantic import BaseModel
 
-from robustzs.bundle.manifest import SourceRecord
+from robustzs.bundle.manifest import BundleManifest, SourceRecord
 from robustzs.errors import RecipeError, UsageError
 from robustzs.hierarchy.forest import Forest
 from robustzs.hierarchy.tree import Hierarchy
@@ -90,7 +90,7 @@ def load_model(part: ModelPart, *, seed: int = 0) -> SourceModel:
 
 
 @torch.no_grad()
-def start_from(model: ClipAdapter, bundle: str) -> None:
+def start_from(model: ClipAdapter, bundle: str) -> BundleManifest:
     """Give the image tower the weights of another bundle's; frozen copies stay as they are.
 
     Args:
@@ -98,11 +98,19 @@ def start_from(model: ClipAdapter, bundle: str) -> None:
         bundle: Name or folder, of the same architecture: a run's result that is to go on, perhaps
             at another resolution, held to what it was held to before.
 
+    Returns:
+        The bundle's record.
+
     Raises:
-        RecipeError: Its image tower is another one.
+        RecipeError: It is no bundle, or its image tower is another one.
         RobustZSError: Whatever :func:`load_source` raises.
     """
-    tower = cast(torch.nn.Module, load_source(SourceRequest(model=bundle)).model.visual)
+    source = load_source(SourceRequest(model=bundle))
+    if source.manifest is None:
+        raise RecipeError(
+            f"model.start {bundle!r} is no bundle", hint="name what `robustzs train` left"
+        )
+    tower = cast(torch.nn.Module, source.model.visual)
     given, wanted = tower.state_dict(), model.visual.state_dict()
     if {n: t.shape for n, t in given.items()} != {n: t.shape for n, t in wanted.items()}:
         raise RecipeError(
@@ -110,6 +118,7 @@ def start_from(model: ClipAdapter, bundle: str) -> None:
             hint="name a bundle that was trained from that source",
         )
     model.visual.load_state_dict(given)
+    return source.manifest
 
 
 def _random_model(part: ModelPart, seed: int) -> SourceModel:

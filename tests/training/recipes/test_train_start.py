@@ -15,8 +15,10 @@ from robustzs_training.factory import (
 from robustzs_training.finish import write_bundle
 from robustzs_training.recipe_files import load_recipe
 
-from robustzs.errors import RecipeError
-from tests.training.recipes.small_worlds import tiny_overrides
+from robustzs.bundle.store import Bundle
+from robustzs.cli.main import main
+from robustzs.errors import RecipeError, RobustZSError
+from tests.training.recipes.small_worlds import tiny_overrides, write_pictures
 
 
 def world(folder, *changes):
@@ -46,6 +48,36 @@ def test_the_tower_goes_on_and_what_is_frozen_stays_the_source_s(tmp_path):
     assert all(parameter.requires_grad for parameter in again.visual_parameters().values())
     stored = load_source(SourceRequest(model=str(tmp_path / "first")))
     assert torch.equal(stored.model.logit_scale, again.model.logit_scale)
+
+
+def test_a_bundle_says_what_its_run_went_on_from(tmp_path):
+    recipe, source, _, objective = world(tmp_path)
+    first, out = tmp_path / "first", tmp_path / "out"
+    first.mkdir()
+    write_bundle(recipe, source, objective, first, steps=1, training={"steps": 1})
+    changes = [
+        *tiny_overrides(tmp_path),
+        f"model.start={first}",
+        f"data.path={write_pictures(tmp_path / 'pictures')}",
+        "data.source=folder",
+        "data.augment.image_size=null",
+        "run.trackers=[]",
+        "evaluate=null",
+    ]
+    sets = [part for change in changes for part in ("--set", change)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--recipe", "fare", "-o", str(out), "--steps", "2", *sets])
+    assert not stopped.value.code
+    record = Bundle.load(out).manifest.training
+    assert record is not None
+    assert record["started_from"] == {"name": "fare", "training": {"steps": 1}}
+    assert "| Went on from | fare |" in (out / "README.md").read_text("utf-8")
+
+
+def test_a_start_that_is_no_bundle_is_refused(tmp_path):
+    _, _, model, _ = world(tmp_path)
+    with pytest.raises(RobustZSError):
+        start_from(model, str(tmp_path / "nowhere"))
 
 
 def test_a_bundle_of_another_tower_is_refused(tmp_path):

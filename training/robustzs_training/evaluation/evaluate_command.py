@@ -296,9 +296,6 @@ def _parts_of(scene: Scene, measurement: Measurement) -> Iterator[str]:
             )
 
 
-# ---- state ---------------------------------------------------------------------------------------
-
-
 def judged_of(scene: Scene, measurement: Measurement) -> Judged:
     """A set with what its measurement has found so far."""
     return Judged(
@@ -315,6 +312,9 @@ def judged_of(scene: Scene, measurement: Measurement) -> Judged:
         noted=measurement.noted,
         native=scene.native,
     )
+
+
+# ---- state ---------------------------------------------------------------------------------------
 
 
 def identity_of(request: EvaluateRequest, bench: Bench) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from robustzs.errors import DatasetNotFoundError, ImageError, TooManyBadSamplesError
 from robustzs.images.config import PreprocessConfig
@@ -41,17 +43,15 @@ def read_calibration_folder(
             f"{folder} has {len(scan.keys)} images, {MIN_PICTURES} are needed to calibrate",
             hint="name a folder with more pictures of the kind that will be classified",
         )
-    pixels: list[Float32Array] = []
-    unreadable: list[str] = []
-    for row in np.random.default_rng(seed).permutation(len(scan.keys)).tolist():
+
+    def read(row: int) -> Image.Image:
         path = folder / scan.keys[row]
         try:
-            pixels.append(preprocess(decode_image(ImageSource(str(path)).read()), config))
+            return decode_image(ImageSource(str(path)).read())
         except ImageError as error:
-            unreadable.append(f"{path}: {error}")
-        if len(pixels) == n:
-            break
-    return _enough(pixels, unreadable, str(folder))
+            raise ImageError(f"{path}: {error}") from error
+
+    return _drawn(read, len(scan.keys), config, n=n, seed=seed, where=str(folder))
 
 
 def calibration_pictures_of(
@@ -63,19 +63,34 @@ def calibration_pictures_of(
         TooManyBadSamplesError: Fewer than `MIN_PICTURES` can be used.
         DataError: The source is gone.
     """
+    return _drawn(
+        lambda row: source.read(row).image,
+        len(source),
+        config,
+        n=n,
+        seed=seed,
+        where="the training data",
+    )
+
+
+def _drawn(
+    read: Callable[[int], Image.Image],
+    n_available: int,
+    config: PreprocessConfig,
+    *,
+    n: int,
+    seed: int,
+    where: str,
+) -> Float32Array:
     pixels: list[Float32Array] = []
     unreadable: list[str] = []
-    for row in np.random.default_rng(seed).permutation(len(source)).tolist():
+    for row in np.random.default_rng(seed).permutation(n_available).tolist():
         try:
-            pixels.append(preprocess(source.read(row).image, config))
+            pixels.append(preprocess(read(row), config))
         except ImageError as error:
             unreadable.append(str(error))
         if len(pixels) == n or len(unreadable) > n:
             break
-    return _enough(pixels, unreadable, "the training data")
-
-
-def _enough(pixels: list[Float32Array], unreadable: list[str], where: str) -> Float32Array:
     if len(pixels) < MIN_PICTURES:
         first = f"; the first that cannot be read: {unreadable[0]}" if unreadable else ""
         raise TooManyBadSamplesError(

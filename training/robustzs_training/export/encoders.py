@@ -125,9 +125,21 @@ def write_encoders(
     encode_text = open_session(text_path)
     text_raw, text_normalised = prove_text_tower(towers[1], encode_text, probes)
     similarity = prove_logits(towers, (encode_image, encode_text), probes, geometry)
-    image, image_variants = _image_variants(writer, encode_image, image_precisions)
-    text, variants = _text_variants(writer, encode_text, text_precisions, probes)
-    if text_precisions is not None and not text_precisions.keep_fp32:
+    images = image_precisions or ImagePrecisions(quantisers={}, probes=probes.pixels)
+    texts = text_precisions or TextPrecisions(quantisers={})
+    image, image_variants = _variants(
+        writer,
+        IMAGE_ENCODER,
+        images.quantisers,
+        lambda name, encode: prove_image_variant(name, encode, encode_image, images.probes),
+    )
+    text, variants = _variants(
+        writer,
+        TEXT_ENCODER,
+        texts.quantisers,
+        lambda name, encode: prove_variant(name, encode, encode_text, probes),
+    )
+    if not texts.keep_fp32:
         del text["fp32"]
         for path in text_files:
             path.unlink()
@@ -143,32 +155,18 @@ def write_encoders(
     return Encoders(image=image, text=text, parity=parity)
 
 
-def _image_variants(
-    writer: BundleWriter, reference: Encoder, precisions: ImagePrecisions | None
+def _variants(
+    writer: BundleWriter,
+    exact: str,
+    quantisers: Mapping[Precision, Quantiser],
+    prove: Callable[[Precision, Encoder], float],
 ) -> tuple[dict[Precision, str], tuple[tuple[str, float], ...]]:
-    files: dict[Precision, str] = {"fp32": IMAGE_ENCODER}
+    """Files of a tower by precision, and how near the further ones are to float32."""
+    files: dict[Precision, str] = {"fp32": exact}
     cosines = []
-    if precisions is not None:
-        for precision, quantise in sorted(precisions.quantisers.items()):
-            name = f"image_encoder.{precision}.onnx"
-            quantise(writer.path_for(IMAGE_ENCODER), writer.path_for(name))
-            encode = open_session(writer.path_for(name))
-            cosine = prove_image_variant(precision, encode, reference, precisions.probes)
-            cosines.append((precision, cosine))
-            files[precision] = name
-    return files, tuple(cosines)
-
-
-def _text_variants(
-    writer: BundleWriter, reference: Encoder, precisions: TextPrecisions | None, probes: Probes
-) -> tuple[dict[Precision, str], tuple[tuple[str, float], ...]]:
-    files: dict[Precision, str] = {"fp32": TEXT_ENCODER}
-    cosines = []
-    if precisions is not None:
-        for precision, quantise in sorted(precisions.quantisers.items()):
-            name = f"text_encoder.{precision}.onnx"
-            quantise(writer.path_for(TEXT_ENCODER), writer.path_for(name))
-            encode = open_session(writer.path_for(name))
-            cosines.append((precision, prove_variant(precision, encode, reference, probes)))
-            files[precision] = name
+    for precision, quantise in sorted(quantisers.items()):
+        name = f"{exact.removesuffix('.onnx')}.{precision}.onnx"
+        quantise(writer.path_for(exact), writer.path_for(name))
+        cosines.append((precision, prove(precision, open_session(writer.path_for(name)))))
+        files[precision] = name
     return files, tuple(cosines)

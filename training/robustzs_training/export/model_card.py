@@ -148,6 +148,8 @@ def _training(training: Mapping[str, Any]) -> list[str]:
     ]
     if "trained_from" in training:
         rows.append(("Trained from", training["trained_from"]["name"]))
+    if "started_from" in training:
+        rows.append(("Went on from", training["started_from"]["name"]))
     return ["## How it was trained", _table(rows)]
 
 

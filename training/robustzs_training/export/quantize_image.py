@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,9 +142,10 @@ def correct_biases(model: Any, pixels: Float32Array, names: list[str]) -> None:
     last_use = {name: place for place, node in enumerate(nodes) for name in node.inputs}
     start = {model.graph.input[0].name: torch.from_numpy(pixels)}
     exact, rounded = dict(start), dict(start)
+    exact_values, rounded_values = ChainMap(exact, constants), ChainMap(rounded, constants)
     for place, (node, proto) in enumerate(zip(nodes, model.graph.node, strict=True)):
-        found = apply(node, [{**constants, **exact}[name] for name in node.inputs])
-        inputs = [{**constants, **rounded}[name] for name in node.inputs]
+        found = apply(node, [exact_values[name] for name in node.inputs])
+        inputs = [rounded_values[name] for name in node.inputs]
         if proto.name in names:
             weight = on_levels(inputs[1])
             bias = inputs[2] if len(inputs) > 2 else torch.zeros(len(weight))
@@ -157,7 +159,7 @@ def correct_biases(model: Any, pixels: Float32Array, names: list[str]) -> None:
         else:
             rounded.update(zip(node.outputs, apply(node, inputs), strict=False))
         exact.update(zip(node.outputs, found, strict=False))
-        for name in {*node.inputs} - {*constants}:
+        for name in {*node.inputs} - constants.keys():
             if last_use[name] == place:
                 del exact[name], rounded[name]
 
