@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustzs.errors import UsageError
+from robustzs_training.depthwise import quicken_depthwise
 from robustzs_training.export.towers import Normalize
 from robustzs_training.patches import PatchFeatures, dense_features
 from robustzs_training.quick_gelu import fuse_quick_gelu
@@ -112,7 +113,8 @@ class ClipAdapter(_ImageSide, nn.Module):
 
     Args:
         model: ``CLIP`` or ``CustomTextCLIP``; shared, not copied. Its transformers are told to keep
-            tokens in the order that attacks are fast in, and QuickGELU gets a faster gradient.
+            tokens in the order that attacks are fast in; QuickGELU and depthwise convolutions get
+            faster gradients.
         mean: Of the normalisation, per channel, for pixels in [0, 1].
         std: Likewise.
 
@@ -127,6 +129,7 @@ class ClipAdapter(_ImageSide, nn.Module):
         self._text = TextTowerParts(model)
         _sequence_first(model)
         fuse_quick_gelu(model)
+        quicken_depthwise(model)
         # Fixed by the architecture, such as sine tables of positions.
         self._fixed = {
             name for name, parameter in model.named_parameters() if not parameter.requires_grad

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from robustzs.errors import UsageError
+from robustzs_training.allocator import keep_freed_memory
 from robustzs_training.evaluation.run import DesertedError, Place
 
 _PATIENCE = timedelta(days=30)  # at a barrier: one process may have much more to do
@@ -88,7 +89,8 @@ def _world_size() -> int:
 def find_device(name: str) -> torch.device:
     """``cpu``, ``cuda``, ``cuda:N`` or ``auto``; each process of a machine gets a GPU of its own.
 
-    Float32 is made to mean float32: no GPU rounds products to fewer bits.
+    Float32 is made to mean float32: no GPU rounds products to fewer bits. On a CPU, freed memory
+    stays with the process.
 
     Raises:
         UsageError: There is no such device.
@@ -103,6 +105,7 @@ def find_device(name: str) -> torch.device:
     if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
         raise UsageError(f"--device {name!r}", hint="cpu, cuda, cuda:N or auto")
     if kind == "cpu":
+        keep_freed_memory()
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     place = int(number) if number else int(os.environ.get("LOCAL_RANK", "0")) % max(count, 1)

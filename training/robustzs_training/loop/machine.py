@@ -14,6 +14,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from robustzs.errors import PreflightError, TrainingError
 from robustzs_training.adapter import FrozenImageEncoder
+from robustzs_training.allocator import keep_freed_memory
 from robustzs_training.objectives.base import Objective
 from robustzs_training.recipe import RunPart
 
@@ -23,7 +24,7 @@ _NAMES = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 def make_accelerator(run: RunPart) -> Accelerator:
     """Accelerate for a recipe: one process, or those that ``torchrun`` started.
 
-    Buffers are not broadcast: none of them changes.
+    Buffers are not broadcast: none of them changes. On a CPU, freed memory stays with the process.
 
     Raises:
         PreflightError: The machine has no such precision.
@@ -32,10 +33,13 @@ def make_accelerator(run: RunPart) -> Accelerator:
     state = AcceleratorState
     if state._shared_state and state().mixed_precision != precision:
         state._reset_state()  # of an earlier run in this process
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        keep_freed_memory()
     try:
         return Accelerator(
             mixed_precision=precision,
-            cpu=not torch.cuda.is_available(),
+            cpu=on_cpu,
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
             step_scheduler_with_optimizer=False,
         )
