@@ -81,6 +81,20 @@ def make_bundle(folder: Path, *, seed: int = 0, **changes: Any) -> Path:
     return folder
 
 
+def make_two_precisions(folder: Path, other: Path) -> Path:
+    """Write a tiny bundle whose int8 image encoder is that of another: no mistaking which ran.
+
+    Args:
+        folder: is created.
+        other: a tiny bundle of another seed.
+    """
+    make_bundle(folder)
+    (folder / "image_encoder.int8.onnx").write_bytes((other / "image_encoder.onnx").read_bytes())
+    encoders = {"fp32": "image_encoder.onnx", "int8": "image_encoder.int8.onnx"}
+    write_manifest(folder, image_encoders=encoders)
+    return folder
+
+
 def write_manifest(folder: Path, **changes: Any) -> None:
     """Write ``bundle.json`` for the files that lie in ``folder``."""
     fields: dict[str, Any] = {

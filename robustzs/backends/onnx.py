@@ -20,6 +20,7 @@ import numpy as np
 from robustzs.backends.base import Float32Array, Int64Array
 from robustzs.backends.checks import check_features, check_pixels, check_token_ids
 from robustzs.backends.threads import available_cpus
+from robustzs.bundle.precisions import encoder_file
 from robustzs.errors import (
     InferenceError,
     MissingExtraError,
@@ -88,8 +89,8 @@ class OnnxBackend:
         self.image_precision = image_precision or manifest.default_image_precision
         self.text_precision = text_precision or manifest.default_text_precision
         self._files: dict[Tower, str] = {
-            "image": _variant(manifest.image_encoders, self.image_precision, "image"),
-            "text": _variant(manifest.text_encoders, self.text_precision, "text"),
+            "image": encoder_file(manifest.image_encoders, self.image_precision, "image"),
+            "text": encoder_file(manifest.text_encoders, self.text_precision, "text"),
         }
         threads = threads or available_cpus()
         self._threads: dict[Tower, int] = {"image": image_threads or threads, "text": threads}
@@ -262,15 +263,6 @@ def _unavailable(provider: str) -> RobustZSError:
         f"(ONNX Runtime {ort.__version__} has {', '.join(ort.get_available_providers())})",
         hint=hint,
     )
-
-
-def _variant(encoders: dict[Precision, str], precision: Precision, tower: Tower) -> str:
-    if precision not in encoders:
-        raise UsageError(
-            f"this bundle has no {tower} encoder of precision {precision!r}",
-            hint=f"it has {', '.join(sorted(encoders))}",
-        )
-    return encoders[precision]
 
 
 @cache

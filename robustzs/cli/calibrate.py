@@ -19,6 +19,7 @@ from robustzs.cli.options import (
     ModelOption,
     OnAmbiguous,
     OnUnknown,
+    PrecisionOption,
     Rule,
     Strategy,
     ThreadsOption,
@@ -115,6 +116,7 @@ def calibrate(
     batch_size: BatchOption = 16,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    image_precision: PrecisionOption = None,
     expect_digest: DigestOption = None,
 ) -> None:
     """Set temperature and theta on labelled images, for a hierarchical accuracy that is promised.
@@ -149,6 +151,7 @@ def calibrate(
             on_unknown=on_unknown.value,
             device=device,
             threads=threads,
+            image_precision=None if image_precision is None else image_precision.value,
             expect_digest=expect_digest,
             progress=show,
         )

@@ -25,6 +25,8 @@ from robustzs.cli.options import (
     OnAmbiguous,
     OnUnknown,
     OutputFormat,
+    Precision,
+    PrecisionOption,
     Rule,
     Strategy,
     ThreadsOption,
@@ -128,6 +130,7 @@ def classify(
     batch_size: BatchOption = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N or auto; else cpu")] = None,
     threads: ThreadsOption = None,
+    image_precision: PrecisionOption = None,
     backend: BackendOption = Backend.onnx,
     url: UrlOption = None,
     tls_ca: CaOption = None,
@@ -190,6 +193,7 @@ def classify(
             model=model,
             device=device,
             threads=threads,
+            image_precision=image_precision,
             target_accuracy=target_accuracy,
             calibration=calibration,
         )
@@ -215,6 +219,7 @@ def classify(
             model=model or "robustzs-lite",
             device=device or "cpu",
             threads=threads,
+            image_precision=None if image_precision is None else image_precision.value,
             expect_digest=expect_digest,
             target_accuracy=target_accuracy,
             calibration=calibration,
@@ -231,13 +236,16 @@ def _check_server_options(
     model: str | None,
     device: str | None,
     threads: int | None,
+    image_precision: Precision | None,
     target_accuracy: float | None,
     calibration: Path | None,
 ) -> None:
     """Refuse what a service could not follow, rather than leave it out silently."""
     if not server.strip():
         raise UsageError("--server is empty", hint="--server http://127.0.0.1:3000")
-    for option, value in (("--device", device), ("--threads", threads)):
+    precision = None if image_precision is None else image_precision.value
+    fixed = (("--device", device), ("--threads", threads), ("--image-precision", precision))
+    for option, value in fixed:
         if value is not None:
             raise UsageError(
                 f"{option} {value} does not go with the service at {server}: it has its own",

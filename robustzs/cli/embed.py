@@ -21,6 +21,7 @@ from robustzs.cli.options import (
     DigestOption,
     KeyOption,
     ModelOption,
+    PrecisionOption,
     ThreadsOption,
     UrlOption,
     triton_target,
@@ -65,6 +66,7 @@ def embed(
     batch_size: BatchOption = 16,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    image_precision: PrecisionOption = None,
     backend: BackendOption = Backend.onnx,
     url: UrlOption = None,
     tls_ca: CaOption = None,
@@ -87,6 +89,7 @@ def embed(
     options = {
         "device": device,
         "threads": threads,
+        "image_precision": None if image_precision is None else image_precision.value,
         "expect_digest": expect_digest,
         "triton": triton_target(backend, url, ca_file=tls_ca, cert_file=tls_cert, key_file=tls_key),
     }

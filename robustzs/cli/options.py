@@ -30,6 +30,15 @@ class Rule(str, Enum):
     climb = "climb"
 
 
+class Precision(str, Enum):
+    """In what numbers an encoder computes."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
 class OutputFormat(str, Enum):
     """How results are written."""
 
@@ -82,6 +91,12 @@ BatchOption = Annotated[int, typer.Option(min=1, max=4096, help="Images per infe
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:N or auto.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads of the engine; else all cores.")
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--image-precision", help="Variant of the image encoder; else the model's default."
+    ),
 ]
 _LABELS_HELP = (
     "a,b,c or a file: one label a line, CSV or JSON. Else the 1000 ImageNet-1k classes, or a "

@@ -17,6 +17,7 @@ from robustzs.cli.options import (
     DeviceOption,
     KeyOption,
     ModelOption,
+    PrecisionOption,
     ThreadsOption,
     UrlOption,
 )
@@ -33,6 +34,7 @@ def serve(
     ] = 1,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
+    image_precision: PrecisionOption = None,
     backend: BackendOption = Backend.onnx,
     url: UrlOption = None,
     tls_ca: CaOption = None,
@@ -66,6 +68,7 @@ def serve(
     from robustzs_serving import launch
     from robustzs_serving.settings import ServiceSettings
 
+    from robustzs.bundle.precisions import encoder_file
     from robustzs.bundle.registry import resolve_model
     from robustzs.bundle.store import Bundle
 
@@ -76,6 +79,7 @@ def serve(
         "workers": workers,
         "device": device,
         "threads": threads,
+        "image_precision": None if image_precision is None else image_precision.value,
         "backend": backend.value,
         "triton_urls": ",".join(url or ()),
         "triton_ca_file": tls_ca,
@@ -109,6 +113,8 @@ def serve(
     launch.check_address(settings.host, settings.port)
     launch.check_files(settings)
     bundle = Bundle.load(resolve_model(settings.model))
+    if settings.backend == "onnx" and settings.image_precision is not None:
+        encoder_file(bundle.manifest.image_encoders, settings.image_precision, "image")
     environment["ROBUSTZS_MODEL"] = str(bundle.path.absolute())
     shown = f"[{settings.host}]" if ":" in settings.host else settings.host
     sys.stderr.write(

@@ -360,6 +360,7 @@ def _load(settings: ServiceSettings) -> Embedder:
         device=settings.device,
         image_threads=max(1, threads // _model_lanes(settings)),
         threads=settings.threads or None,
+        image_precision=settings.image_precision,
         limits=ImageLimits(max_bytes=limits.max_image_bytes, max_pixels=limits.max_pixels),
         triton=settings.triton_target,
     )

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from robustzs.backends.triton.target import TritonTarget
+from robustzs.bundle.manifest import Precision
 from robustzs.errors import UsageError
 from robustzs_serving.settings.environment import read_environment
 from robustzs_serving.settings.limits import Batching, Limits
@@ -38,6 +39,10 @@ class ServiceSettings(BaseModel):
     device: str = Field("cpu", description="`cpu`, `cuda`, `cuda:N` or `auto`")
     threads: Annotated[int, Field(ge=0, le=1_024)] = Field(
         0, description="of the engine; 0 for the cores that the process may use"
+    )
+    image_precision: Precision | None = Field(
+        None,
+        description="variant of the image encoder: `fp32`, `int8`, ...; by default the bundle's",
     )
     backend: Literal["onnx", "triton"] = Field(
         "onnx", description="`onnx` runs the model here, `triton` at `ROBUSTZS_TRITON_URLS`"

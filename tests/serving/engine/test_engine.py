@@ -21,7 +21,7 @@ from robustzs_serving.ingest.calls import ClassifyCall, EmbedCall, ImagePart
 from robustzs_serving.settings import Limits, ServiceSettings
 
 from robustzs.answer import Answer
-from robustzs.classifier import Classifier, Options
+from robustzs.classifier import Classifier, Embedder, Options
 from robustzs.errors import (
     BundleError,
     CalibrationError,
@@ -31,6 +31,7 @@ from robustzs.errors import (
     UnknownNodeError,
     UsageError,
 )
+from tests.factories import make_bundle, make_two_precisions
 from tests.serving.engine.running import CATS, Counted, fine, labels, photo, run, soon
 
 
@@ -194,6 +195,20 @@ def test_embedding_gives_raw_features_of_images_and_texts() -> None:
         assert no_texts.texts.shape == (0, 768)
 
     run(ask, metrics=metrics, batching={"max_rows": 1, "buckets": [1]})
+
+
+def test_the_precision_that_was_asked_for_runs(tmp_path: Path) -> None:
+    other = make_bundle(tmp_path / "other", seed=1)
+    two = make_two_precisions(tmp_path / "two", other)
+
+    async def ask(engine: Engine) -> None:
+        embedded = await engine.embed(EmbedCall(images=(photo(),)), deadline=soon())
+        with Embedder.load(other, threads=1) as local:
+            ((_, wanted),) = local.embed_images([photo().data])
+        assert np.array_equal(embedded.images[0], wanted)  # type: ignore[arg-type]
+        assert engine.description.precision == "int8"
+
+    run(ask, model=str(two), image_precision="int8", batching={"max_rows": 1, "buckets": [1]})
 
 
 def test_a_deadline_lets_the_waiter_go_and_the_work_goes_on() -> None:

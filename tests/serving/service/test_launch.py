@@ -57,6 +57,14 @@ def test_a_broken_model_is_told(tiny_bundle: Path, tmp_path: Path) -> None:
     assert "image_encoder.onnx" in _refused("--model", str(broken))
 
 
+def test_a_precision_that_is_not_there_is_told(tiny_bundle: Path) -> None:
+    message = _refused("--model", str(tiny_bundle), "--image-precision", "int8")
+    assert "no image encoder of precision 'int8'" in message
+    assert "it has fp32" in message
+    message = _refused("--model", str(tiny_bundle), ROBUSTZS_IMAGE_PRECISION="int4")
+    assert "ROBUSTZS_IMAGE_PRECISION" in message
+
+
 def test_keys_that_cannot_be_read_are_told(tiny_bundle: Path, tmp_path: Path) -> None:
     message = _refused("--model", str(tiny_bundle), "--keys", str(tmp_path / "nowhere.json"))
     assert "nowhere.json" in message

@@ -25,6 +25,9 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of grounds, places and sizes.")] = 0,
     per_concept: Annotated[int, typer.Option(help="Training pictures of a concept.")] = 20,
+    crops: Annotated[
+        int, typer.Option(help="Parts of each photograph, in train/photographs; not the study's.")
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
 ) -> None:
     """Fetches packages, renders drawings, and writes pictures, captions and the data card."""
@@ -33,7 +36,7 @@ def main(
         record = build(
             output,
             cache=cache or _default_cache(),
-            settings=Settings(seed=seed, per_concept=per_concept),
+            settings=Settings(seed=seed, per_concept=per_concept, crops=crops),
             jobs=jobs,
         )
     except RobustZSError as error:

