@@ -153,6 +153,7 @@ benchmark-training: $(VENV)/.installed-dev  ## One training step, and how it gro
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-32 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.compare --architecture ViT-B-16 $(if $(QTAFT),--qtaft $(QTAFT))
 	$(BIN)/python -m benchmarks.train_step.growth
+	$(BIN)/python -m benchmarks.train_step.convolutions
 
 # infinity_emb wants other versions of torch and numpy: it gets an environment of its own.
 INFINITY := $(VENV)-infinity

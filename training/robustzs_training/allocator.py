@@ -2,7 +2,7 @@
 
 glibc asks the system for every large tensor anew, which clears its pages as they are first touched,
 and gives them back at once. A step allocates the same sizes over and over: without this, that is a
-fifth to a third of its time on EfficientNet-Lite0 (docs/benchmarks-training.md).
+quarter to a third of its time on EfficientNet-Lite0 (docs/benchmarks-training.md).
 """
 
 from __future__ import annotations
