@@ -49,7 +49,7 @@ class Ours:
         self.objective = QtAft(ClipAdapter(model, MEAN, STD), caption_weight=CAPTION_WEIGHT).train()
         self.objective.to(memory_format=torch.channels_last)
         part = OptimizerPart(lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS)
-        self.optimizer = build_optimizer(part, self.objective.trainable().values())
+        self.optimizer = build_optimizer(part, self.objective.trainable())
         self.setting, self.bf16, self.cache = setting, bf16, cache
         self.tokenize = get_tokenizer("ViT-B-32")
         self.generator = torch.Generator().manual_seed(setting.seed)

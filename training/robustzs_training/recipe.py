@@ -198,6 +198,9 @@ class OptimizerPart(_Part):
     momentum: float = Field(0.0, ge=0.0, lt=1.0)
     clip_grad_norm: float | None = Field(None, gt=0.0)
     ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
+    layer_decay: float | None = Field(
+        None, gt=0.0, le=4.0, description="factor of lr per layer, counted from the last"
+    )
 
     @model_validator(mode="after")
     def _betas_below_one(self) -> OptimizerPart:

@@ -83,7 +83,7 @@ def test_steps_are_given_or_counted_in_epochs() -> None:
 def test_slots_are_what_the_optimiser_keeps(settings: dict[str, Any], n_slots: int) -> None:
     part = OptimizerPart(lr=0.1, weight_decay=0.5, **settings)
     parameter = nn.Parameter(torch.ones(10))
-    optimizer = build_optimizer(part, [parameter])
+    optimizer = build_optimizer(part, {"weight": parameter})
     parameter.grad = torch.ones(10)
     optimizer.step()
     kept = [v for v in optimizer.state[parameter].values() if v is not None and v.numel() == 10]

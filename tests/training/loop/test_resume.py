@@ -123,6 +123,7 @@ def interrupted_after(step: int, output: Path, recipe: Recipe, name: str = "fare
         ("fare", {"optimizer": {"name": "sgd", "lr": 1e-2}, "schedule": {"name": "constant"}}),
         ("qt_aft", {"attack": {"n_restarts": 2}, "run": {"accumulation": 2}}),
         ("hierarchical", {"optimizer": {"ema_decay": 0.5, "clip_grad_norm": 0.1}}),
+        ("fare", {"optimizer": {"layer_decay": 1.5, "ema_decay": 0.5}}),  # proj comes first
         ("fare", {"run": {"precision": "bf16"}, "threat": {"norm": "L2", "eps": 0.5}}),
     ],
 )

@@ -27,7 +27,7 @@ class Moving:
 
     Args:
         parameters: What trains, by name.
-        optimizer: Over exactly these parameters, in this order.
+        optimizer: Over exactly these parameters, in one group or several.
         schedule: Of its learning rate.
         generator: Of the attack's starting points: the same state in every process.
         average: Of the parameters, in this order, or ``None``.
@@ -49,7 +49,7 @@ def capture(moving: Moving) -> tuple[Tensors, dict[str, Any]]:
     """Tensors by name and a JSON document; all processes together, for their random states."""
     tensors: Tensors = {f"weights/{name}": p.detach() for name, p in moving.parameters.items()}
     optimizer = moving.optimizer.state_dict()
-    for place, name in enumerate(moving.parameters):
+    for place, name in enumerate(_optimizer_order(moving)):
         for key, value in optimizer["state"].get(place, {}).items():
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value
@@ -62,6 +62,13 @@ def capture(moving: Moving) -> tuple[Tensors, dict[str, Any]]:
     if moving.scaler is not None:
         document["scaler"] = moving.scaler.state_dict()
     return {**tensors, **_random_states(moving.generator)}, document
+
+
+def _optimizer_order(moving: Moving) -> list[str]:
+    """The parameters' names in the order in which the optimiser counts them: group by group."""
+    names = {id(parameter): name for name, parameter in moving.parameters.items()}
+    groups = moving.optimizer.param_groups
+    return [names[id(parameter)] for group in groups for parameter in group["params"]]
 
 
 def _random_states(generator: torch.Generator) -> Tensors:
@@ -118,11 +125,13 @@ def _restore_optimizer(
 ) -> None:
     current = moving.optimizer.state_dict()
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for place, (name, parameter) in enumerate(moving.parameters.items()):
+    for place, name in enumerate(_optimizer_order(moving)):
         prefix = f"optimizer/{name}/"
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if found:
-            state[place] = {key: _laid_out(value, parameter) for key, value in found.items()}
+            state[place] = {
+                key: _laid_out(value, moving.parameters[name]) for key, value in found.items()
+            }
     groups = [
         {**saved, "params": group["params"]}
         for saved, group in zip(document["groups"], current["param_groups"], strict=True)

@@ -106,7 +106,8 @@ class Stepper:
         own_loss = torch.stack([loss for loss, _, _ in results]).mean().double()
         flags = torch.stack([own_loss, own_loss.new_tensor(float(stop))])
         loss, stops = (all_sum(flags) / world_size()).tolist()
-        learning_rate = float(moving.optimizer.param_groups[0]["lr"])
+        # The last group's is the recipe's: layer_decay scales those before it.
+        learning_rate = float(moving.optimizer.param_groups[-1]["lr"])
         problem = self.guard.problem(loss, float(grad_norm))
         finite = math.isfinite(loss) and math.isfinite(float(grad_norm))
         if problem is None:

@@ -184,7 +184,7 @@ class Trainer:
         generator = torch.Generator(accelerator.device).manual_seed(recipe.run.seed)
         parameters = self.objective.trainable()
         n_steps = total_steps(recipe.schedule, self.loader.steps_per_epoch)
-        optimizer = build_optimizer(recipe.optimizer, parameters.values())
+        optimizer = build_optimizer(recipe.optimizer, parameters)
         schedule = build_schedule(recipe.schedule, optimizer, n_steps)
         wrapped, optimizer = wrap(self.objective, optimizer, accelerator)
         moving = Moving(
