@@ -11,7 +11,7 @@ PHOTO ?= examples/photos/chelsea.png
 .DEFAULT_GOAL := help
 .PHONY: help demo install install-dev test test-slow test-wordnet test-wheel test-training \
         test-full-size test-gpu format lint types imports check coverage heldout benchmark \
-        benchmark-training benchmark-evaluation benchmark-service second-opinion lite wheel bento test-service test-bento test-page \
+        benchmark-training benchmark-evaluation benchmark-service second-opinion lite lite-hardened wheel bento test-service test-bento test-page \
         test-triton benchmark-triton soak fuzz-service study study-data clean
 
 help:  ## Show this help
@@ -141,6 +141,19 @@ bento: wheel  ## Build a bento from the wheel, into BentoML's own store
 
 lite: $(VENV)/.installed-dev  ## Rebuild the embedded model (half an hour; Debian packages: CONTRIBUTING.md)
 	$(BIN)/python -m robustzs_training.lite.build --output build/lite --bundle build/lite-bundle
+
+HARDENED := build/hardened
+lite-hardened: $(VENV)/.installed-dev  ## Harden it, calibrate, export, measure (three hours; resumes)
+	$(BIN)/python -m benchmarks.heldout_photos.export --output $(HARDENED)/heldout
+	$(BIN)/python -m robustzs_training.study.data --output $(HARDENED)/study --jobs 2
+	$(BIN)/python -m robustzs_training.lite.training_pictures --study $(HARDENED)/study --output $(HARDENED)/pictures
+	$(BIN)/robustzs train --recipe robustzs-lite-128 --data $(HARDENED)/pictures --output $(HARDENED)/first
+	$(BIN)/robustzs train --recipe robustzs-lite --data $(HARDENED)/pictures --output $(HARDENED)/trained \
+	  --set model.start=$(HARDENED)/first
+	$(BIN)/python -m robustzs_training.lite.hardened --trained $(HARDENED)/trained \
+	  --pictures $(HARDENED)/pictures/train --output $(HARDENED)/robustzs-lite-hardened
+	$(BIN)/robustzs evaluate -m $(HARDENED)/robustzs-lite-hardened -d $(HARDENED)/heldout/data.csv \
+	  --eps 1/255,2/255 --attack autoattack --precision all -o $(HARDENED)/measured --write-card
 
 heldout: $(VENV)/.installed-dev  ## Run the held-out photographs and rewrite docs/heldout-photographs.md
 	$(BIN)/python -m benchmarks.heldout_table

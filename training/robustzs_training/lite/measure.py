@@ -79,7 +79,7 @@ def measure(
     scorable = photos.scorable
     logits = logit_scale * cosines
     temperature = fit_temperature(logits[scorable], photos.right[scorable])
-    calibration, stops = _thresholds(logits, logit_scale, temperature, cosines, photos, wnids)
+    calibration, stops = thresholds(logits, logit_scale, temperature, cosines, photos, wnids)
     agreement = cosines.argmax(1) == head.argmax(1)
     card: dict[str, Any] = {
         "text_to_class_cosine": _cosine_summary(classes, fitted.space.targets),
@@ -150,7 +150,7 @@ def _truths(photos: Photographs, node_ids: Sequence[str]) -> list[frozenset[str]
     ]
 
 
-def _thresholds(
+def thresholds(
     logits: Array,
     logit_scale: float,
     temperature: float,
@@ -158,6 +158,16 @@ def _thresholds(
     photos: Photographs,
     wnids: Sequence[str],
 ) -> tuple[Calibration, dict[str, Any]]:
+    """The calibration, and what its threshold does to answers; set on the photographs.
+
+    Args:
+        logits: ``[n, 1000]`` before the temperature.
+        logit_scale: Their factor on cosines.
+        temperature: Fitted to them.
+        cosines: ``[n, 1000]``.
+        photos: The same ``n``.
+        wnids: Of the classes.
+    """
     tree = imagenet_tree()
     scorable = photos.scorable
     node_probs = node_probabilities(logits / temperature, tree, wnids)

@@ -13,7 +13,8 @@ from robustzs.errors import RobustZSError
 from robustzs_training.study.data.build import Settings, build
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Where packages are unpacked that are not installed, of this and other collections."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser() / "robustzs" / "study-packages"
 
@@ -25,9 +26,6 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of grounds, places and sizes.")] = 0,
     per_concept: Annotated[int, typer.Option(help="Training pictures of a concept.")] = 20,
-    crops: Annotated[
-        int, typer.Option(help="Parts of each photograph, in train/photographs; not the study's.")
-    ] = 0,
     jobs: Annotated[int, typer.Option(help="Processes.", min=1)] = 1,
 ) -> None:
     """Fetches packages, renders drawings, and writes pictures, captions and the data card."""
@@ -35,8 +33,8 @@ def main(
     try:
         record = build(
             output,
-            cache=cache or _default_cache(),
-            settings=Settings(seed=seed, per_concept=per_concept, crops=crops),
+            cache=cache or default_cache(),
+            settings=Settings(seed=seed, per_concept=per_concept),
             jobs=jobs,
         )
     except RobustZSError as error:

