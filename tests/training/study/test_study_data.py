@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from robustzs_training.study.data.build import Folders, Settings, Task, make, write_tables
 from robustzs_training.study.data.captions import Facts, Forbidden, write_caption
-from robustzs_training.study.data.compose import SIDE, write_crops
+from robustzs_training.study.data.compose import SIDE
 from robustzs_training.study.data.cut_outs import Look, look_at, same_pictures
 from robustzs_training.study.data.drawings import Drawing
 from robustzs_training.study.data.grounds import Photograph, prepare
@@ -200,28 +200,6 @@ class TestPictures:
         assert bytes_of(rows) == first
         other = make(task, folders=folders, photographs=photographs, settings=Settings(seed=1))
         assert bytes_of(other) != first
-
-    def test_crops_are_different_parts_that_stay(
-        self, tmp_path: Path, photographs: tuple[Photograph, ...]
-    ) -> None:
-        target, drawn = tmp_path / "crops", []
-
-        def generator_of(key: str, number: int) -> np.random.Generator:
-            drawn.append((key, number))
-            return np.random.default_rng(number)
-
-        arguments = (photographs[:2], tmp_path / "out" / ".work" / "grounds", target)
-        write_crops(*arguments, 0, generator_of)
-        assert not target.exists()
-        write_crops(*arguments, 2, generator_of)
-        crops = {path.name: path.read_bytes() for path in sorted(target.iterdir())}
-        assert len(set(crops.values())) == 4
-        with Image.open(target / next(iter(crops))) as picture:
-            assert (picture.size, picture.format) == ((SIDE, SIDE), "JPEG")
-        (target / sorted(crops)[0]).unlink()
-        write_crops(*arguments, 2, generator_of)
-        assert {path.name: path.read_bytes() for path in sorted(target.iterdir())} == crops
-        assert len(drawn) == 5  # only what was missing is made again
 
     def test_grounds_of_held_out_pictures_are_their_own(
         self, tmp_path: Path, photographs: tuple[Photograph, ...]

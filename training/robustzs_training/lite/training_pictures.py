@@ -22,11 +22,12 @@ import typer
 from PIL import Image
 
 from robustzs_training.study.data.__main__ import default_cache
-from robustzs_training.study.data.compose import QUALITY, SIDE, compose, write_crops
+from robustzs_training.study.data.compose import QUALITY, SIDE, compose
 from robustzs_training.study.data.cut_outs import spread
 from robustzs_training.study.data.grounds import (
     Photograph,
     list_photographs,
+    open_photograph,
     prepare,
     random_crop,
 )
@@ -73,9 +74,10 @@ ALBUMS = (
     ),
 )
 _GROUNDS = frozenset({"endless-sky-data", "scratch"})
-_CROPS = {"study": 150, "surface": 12, "album": 20}
+_CROPS = {"study": 150, "surface": 12, "album": 24}
 _PER_THING = 12
 _LEAST_SIDE = 200  # pixels
+_SHORT_SIDE = 1600
 
 
 def _generator(key: str, number: int) -> np.random.Generator:
@@ -95,15 +97,16 @@ def _sort_of(photograph: Photograph) -> str:
     return "surface" if photograph.kind == "surface" else "study"
 
 
-def _write_crops(photograph: Photograph, grounds: Path, target: Path) -> int:
+def _write_crops(photograph: Photograph, target: Path) -> int:
+    """Parts of the original, down to a seventh of its side: details are pictures, too."""
+    picture = open_photograph(photograph, _SHORT_SIDE)
+    shares = (max(1 / 7, min(1.0, _LEAST_SIDE / min(picture.size))), 1.0)
     count = _CROPS[_sort_of(photograph)]
-    write_crops(
-        [photograph],
-        grounds,
-        target,
-        count,
-        lambda key, number: _generator(key.removeprefix("crop/"), number),
-    )
+    for number in range(count):
+        path = target / f"{photograph.key.replace('/', '-')}-{number:03d}.jpg"
+        if not path.is_file():
+            generator = _generator(photograph.key, number)
+            _save(random_crop(picture, shares, SIDE, generator), path)
     return count
 
 
@@ -189,7 +192,7 @@ def gather(study: Path, output: Path, *, cache: Path, jobs: int = 1) -> dict[str
     behind = [photograph for photograph in listed if photograph.is_ground]
     crops = train / "photographs"
     crops.mkdir(parents=True, exist_ok=True)
-    cut = partial(_write_crops, grounds=grounds, target=crops)
+    cut = partial(_write_crops, target=crops)
     found["photographs"] = sum(spread(cut, listed, jobs=jobs))
     found["things"] = 0
     for package in THINGS:

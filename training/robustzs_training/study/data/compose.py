@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,35 +106,3 @@ def crop_photograph(
         box = (left, top, left + side, top + side)
         return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
     return random_crop(picture, (0.75, 1.0), SIDE, generator)
-
-
-def write_crops(
-    photographs: Sequence[Photograph],
-    folder: Path,
-    target: Path,
-    count: int,
-    generator_of: Callable[[str, int], np.random.Generator],
-) -> None:
-    """Write ``count`` square parts of each photograph; those that are there stay.
-
-    Args:
-        photographs: Which.
-        folder: Where they are kept.
-        target: Folder for the parts.
-        count: Parts of each.
-        generator_of: Random numbers for a key and a number.
-    """
-    if not count:
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    for photograph in photographs:
-        with Image.open(path_of(photograph, folder)) as opened:
-            picture = opened.convert("RGB")
-        for number in range(count):
-            path = target / f"{photograph.key.replace('/', '-')}-{number:03d}.jpg"
-            if path.is_file():
-                continue
-            generator = generator_of(f"crop/{photograph.key}", number)
-            part = path.with_suffix(".part")
-            random_crop(picture, (0.35, 1.0), SIDE, generator).save(part, "JPEG", quality=QUALITY)
-            os.replace(part, path)

@@ -150,13 +150,7 @@ def prepare(photographs: Sequence[Photograph], folder: Path) -> None:
         path = path_of(photograph, folder)
         if path.is_file():
             continue
-        picture = _open(photograph.place)
-        if photograph.kind == "surface":
-            picture = _tiled(picture)
-        scale = _SHORT_SIDE / min(picture.size)
-        if scale < 1.0:
-            size = (round(picture.width * scale), round(picture.height * scale))
-            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        picture = open_photograph(photograph, _SHORT_SIDE)
         part = path.with_suffix(".part")
         picture.save(part, "JPEG", quality=95)
         os.replace(part, path)
@@ -167,13 +161,25 @@ def path_of(photograph: Photograph, folder: Path) -> Path:
     return folder / f"{photograph.key.replace('/', '--')}.jpg"
 
 
-def _open(place: str) -> Image.Image:
+def open_photograph(photograph: Photograph, short_side: int) -> Image.Image:
+    """The picture itself, RGB, its short side at most ``short_side`` pixels; surfaces repeated."""
+    picture = _open(photograph.place, short_side)
+    if photograph.kind == "surface":
+        picture = _tiled(picture)
+    scale = short_side / min(picture.size)
+    if scale < 1.0:
+        size = (round(picture.width * scale), round(picture.height * scale))
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    return picture
+
+
+def _open(place: str, short_side: int) -> Image.Image:
     if "!" in place:
         archive, _, member = place.partition("!")
         with zipfile.ZipFile(archive) as file:
             return Image.open(io.BytesIO(file.read(member))).convert("RGB")
     with Image.open(place) as picture:
-        picture.draft("RGB", (2 * _SHORT_SIDE, 2 * _SHORT_SIDE))
+        picture.draft("RGB", (2 * short_side, 2 * short_side))
         return picture.convert("RGB")
 
 
