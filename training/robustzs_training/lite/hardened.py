@@ -1,9 +1,10 @@
 """robustzs-lite-hardened, from what ``robustzs train --recipe robustzs-lite`` left.
 
-Rounds the image tower to float16, calibrates on the held-out photographs by the rules of
-robustzs-lite-clean, and exports float32 and int8 image graphs. The text tower is the clean model's.
-``make lite-hardened`` is the whole of it, from the pictures to the card. Works in a checkout only,
-like :mod:`robustzs_training.lite.build`.
+Gives features the moments of the clean model's, rounds the image tower to float16, calibrates on
+the held-out photographs by the rules of robustzs-lite-clean, and exports float32 and int8 image
+graphs. The text tower is the clean model's. ``make lite-hardened`` is the whole of it, from the
+pictures to the card. Works in a checkout only, like
+:mod:`robustzs_training.lite.build`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from robustzs_training.backbones import MINILM
 from robustzs_training.export.calibration_pictures import read_calibration_folder
 from robustzs_training.export.quantize_image import int8_image_precisions
 from robustzs_training.export.sources import SourceModel, SourceRequest, load_source
+from robustzs_training.lite.bundle import BUNDLE_NAME as CLEAN_NAME
 from robustzs_training.lite.bundle import TEXT_PREFIX, shipped_text_encoder, trained_tensors
 from robustzs_training.lite.calibrate import fit_temperature
 from robustzs_training.lite.joint_space import Array, unit
@@ -32,6 +34,7 @@ from robustzs_training.lite.photographs import PREPROCESS, Photographs, load_pho
 
 _LOGGER = logging.getLogger(__name__)
 BUNDLE_NAME = "robustzs-lite-hardened"
+_N_MOMENTS = 512
 _THETA_RULE = (
     "largest theta with at most 8% of answers above depth 4 and mean specificity of at least 0.55"
 )
@@ -46,6 +49,35 @@ PICTURES = LicenceRecord(
     "GPL-2.0-or-later, GPL-3.0-or-later and in the public domain): "
     "robustzs_training.lite.training_pictures and docs/study/data-card.md",
 )
+
+
+@torch.no_grad()
+def match_moments(model: Any, original: Any, inputs: torch.Tensor) -> float:
+    """Give image features the mean and the spread of the original's, by the head's weights alone.
+
+    What an attack can move, the loss pulls towards the mean. The spread of features shrinks by that
+    and their mean does not, so that cosines with texts lean to what the mean is near to.
+
+    Args:
+        model: What trained; its head ``visual.head.proj`` is changed in place.
+        original: What it started from.
+        inputs: Normalised pictures ``[n, 3, H, W]`` that it was trained on, unaugmented.
+
+    Returns:
+        What features were multiplied by, about their mean.
+    """
+    found, wanted = (_mean_and_spread(each, inputs) for each in (model, original))
+    factor = wanted[1] / found[1]
+    head = model.get_submodule("visual.head.proj")
+    head.weight.mul_(factor)
+    head.bias.sub_(found[0]).mul_(factor).add_(wanted[0])
+    return float(factor)
+
+
+def _mean_and_spread(model: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    features = torch.cat([model.encode_image(part) for part in inputs.split(16)])
+    mean = features.mean(0)
+    return mean, (features - mean).norm(dim=1).mean()
 
 
 @torch.no_grad()
@@ -81,10 +113,14 @@ def calibrate(model: Any, manifest: BundleManifest) -> tuple[Calibration, dict[s
 
 @torch.no_grad()
 def _image_features(model: Any, photos: Photographs, manifest: BundleManifest) -> Array:
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.mean, manifest.std))
     batches = torch.from_numpy(photos.pixels).split(16)
-    found = [model.encode_image((pixels - mean) / std) for pixels in batches]
+    found = [model.encode_image(_normalised(pixels, manifest)) for pixels in batches]
     return np.asarray(torch.cat(found).double().numpy())
+
+
+def _normalised(pixels: torch.Tensor, manifest: BundleManifest) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (manifest.mean, manifest.std))
+    return (pixels - mean) / std
 
 
 def write_hardened(
@@ -164,8 +200,12 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(threads)
     source = load_source(SourceRequest(model=str(trained)))
+    original = load_source(SourceRequest(model=CLEAN_NAME)).model
+    inputs = torch.from_numpy(read_calibration_folder(pictures, PREPROCESS, n=_N_MOMENTS))
+    factor = match_moments(source.model, original, _normalised(inputs, _manifest(source)))
     round_to_half(source.model)
     calibration, found = calibrate(source.model, _manifest(source))
+    found["spread_factor"] = round(factor, 4)
     _LOGGER.info("%s, %s", dataclasses.asdict(calibration), found["top1"])
     typer.echo(write_hardened(source, calibration, found, pictures, output))
 
