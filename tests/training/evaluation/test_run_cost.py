@@ -96,8 +96,8 @@ def test_a_run_without_a_terminal_says_how_far_it_is(
         measurement.attack(small)
         # A bound of days, corrected by the first batch.
         assert re.fullmatch(
-            r"random: apgd-ce Linf:2/255: 4 of 24, about \d+ s to go(, \d+ s for all attacks on these "
-            r"pictures)?",
+            r"random: apgd-ce Linf:2/255: 4 of 24, about \d+ s to go"
+            r"(, \d+ s for all attacks on these pictures)?",
             said[0],
         ), said[0]
         assert len(said) == 5
